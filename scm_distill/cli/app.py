@@ -1,0 +1,132 @@
+"""Typer commands: parse, call, report. Nothing here imports torch before a command needs it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scm_distill import __version__
+from scm_distill.cli import console
+from scm_distill.cli.recipes import app as recipes_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Turn a pretrained diffusion model into one that samples in two steps.",
+    epilog="First run: scm-distill train digits, then scm-distill sample runs/digits --grid",
+)
+app.add_typer(recipes_app, name="recipes")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.result(f"scm-distill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A packaged recipe (scm-distill recipes list) or a .yaml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting; beats the file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/RECIPE.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="auto|PATH", help="Continue: the newest checkpoint of the run, or this one."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, teacher and data; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a teacher into a two-step student.
+
+    Examples: scm-distill train digits; scm-distill train my.yaml -s optimizer.lr=5e-5 -o runs/mine --resume auto
+    """
+    with console.user_errors(as_json=as_json):
+        from scm_distill import config
+        from scm_distill.cli import runs
+
+        settings = config.read(recipe, overrides or ())
+        folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
+        if dry_run:
+            _show(runs.plan(settings), as_json=as_json)
+            return
+        with console.Live(quiet=as_json) as live:
+            summary = runs.train(settings, folder, resume, live)
+        if summary is None:  # a worker process; the main one reports
+            return
+        if as_json:
+            console.result_json(summary)
+            return
+        rows = [[str(r["sampler"]), str(r["evaluations"]), f"{r['distance']:.4g}"] for r in summary["table"]]
+        console.table("Distance to the data (lower is better)", ("sampler", "network evaluations", "distance"), rows)
+        console.result(summary["export"])
+        compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
+        console.hint(f"scm-distill sample {folder} --grid{compare}")
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="A run folder, an exported pipeline folder, or a Hub id.")],
+    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Image i is drawn from seed + i, whatever the number.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Network evaluations.")] = 2,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 1,3,7; class-conditional models only.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png.")] = False,
+    compare: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Also sample this teacher, 50 steps, from the same noise.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw images from a student, and write them as PNG.
+
+    Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/digits --compare builtin:digits/teacher
+    """
+    with console.user_errors(as_json=as_json):
+        from scm_distill.cli import runs
+
+        summary = runs.sample(model, n=n, seed=seed, steps=steps, classes=classes, grid=grid, compare=compare, out=out)
+        if as_json:
+            console.result_json(summary)
+            return
+        for who in ("student", "teacher"):
+            if who in summary:
+                console.say(f"{who}: {summary[who]['steps']} steps, {summary[who]['ms_per_image']:.3g} ms per image")
+        console.result(summary["grid"] if grid else summary["folder"])
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, and whether the tangent works on it."""
+    with console.user_errors(as_json=as_json):
+        from scm_distill.cli import runs
+
+        _show(runs.doctor(), as_json=as_json)
+
+
+def _show(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        console.result_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.result(f"{name:<{width}}  {value}")

@@ -1,0 +1,259 @@
+"""A recipe: YAML in, frozen pydantic models out; unknown keys are errors with a guess. Knows no torch.
+
+Units: steps are optimizer steps, batch sizes are global (summed over processes), times are radians, images in [-1, 1].
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from scm_distill.errors import UserError
+
+_PACKAGED = Path(__file__).parent / "recipes"  # in a wheel; in a checkout the folder lies beside the package
+RECIPES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "recipes"
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Teacher(Section):
+    """The pretrained pipeline to distil."""
+
+    repo: str = Field(description="pipeline folder, Hub id, or builtin:NAME")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    allow_pickle: bool = Field(False, description="load .bin weights too; only from a source that you trust")
+
+
+class Data(Section):
+    """The images that noise is added to."""
+
+    source: str = Field(description="folder of images (class sub-folders), .npz of images and labels, or builtin:NAME")
+    flip: bool = Field(False, description="mirror half of the images")
+    workers: int = Field(0, ge=0, description="processes that decode images")
+
+
+class Objective(Section):
+    """sCM, Algorithm 1 of arXiv 2410.11081."""
+
+    name: Literal["scm"] = "scm"
+    velocity: Literal["teacher", "data"] = Field(
+        "teacher", description="teacher: distillation, sCD. data: training, sCT"
+    )
+    sigma_d: PositiveFloat = Field(
+        1.0, description="1 makes F the v prediction that diffusers exports; see algorithm.md 3"
+    )
+    P_mean: float = Field(-0.31, description="mean of ln(sigma_d tan t); paper, CIFAR-10, moved to sigma_d = 1")
+    P_std: PositiveFloat = Field(1.4, description="its standard deviation; paper, CIFAR-10")
+    c: PositiveFloat = Field(0.1, description="tangent normalization; paper, Algorithm 1")
+    normalization: Literal["rms", "l2", "clip", "none"] = Field("rms", description="what ||g|| means")
+    warmup_steps: int = Field(1000, ge=0, description="H of r = min(1, step / H); paper 10 000, short runs about 1 000")
+    weighting: Literal["adaptive", "none"] = Field("adaptive", description="w_phi(t); paper, section 4.2")
+    tangent: Literal["auto", "jvp", "difference"] = Field(
+        "auto", description="jvp is exact; auto: jvp once a central difference confirms it"
+    )
+    difference_step: PositiveFloat = Field(0.02, description="step of the central difference in ln(tan t)")
+
+
+class Adapt(Section):
+    """What makes a stock index-time, epsilon-predicting checkpoint distillable."""
+
+    smooth_time: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="width of the time embedding's low-pass in native steps; 0 is off"
+    )
+    tolerance: PositiveFloat = Field(0.05, description="auto: largest relative change of the teacher's F")
+    output: Literal["v_prediction", "keep"] = Field("v_prediction", description="what the student's network predicts")
+    prefit_steps: int = Field(1000, ge=0, description="regression of the new output onto the teacher's F")
+    prefit_lr: PositiveFloat = 6e-4
+    reclock: bool = Field(True, description="give the student a clock on which t_mid and t_max are grid points")
+
+
+class Optimizer(Section):
+    """How theta moves."""
+
+    name: Literal["adam", "radam", "adamw"] = "radam"
+    lr: PositiveFloat = Field(1e-4, description="paper, CIFAR-10")
+    betas: tuple[Share, Share] = Field((0.9, 0.99), description="paper, CIFAR-10")
+    eps: PositiveFloat = Field(1e-8, description="paper, CIFAR-10")
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: PositiveFloat | None = Field(1.0, description="largest gradient norm")
+    warmup_steps: int = Field(50, ge=0, description="linear ramp of the learning rate")
+    decay: Literal["cosine", "constant", "rsqrt"] = Field(
+        "cosine", description="to 0 at the last step; or not; or 1/sqrt"
+    )
+
+
+class Train(Section):
+    """The run."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt = Field(description="images per optimizer step, summed over processes")
+    micro_batch_size: PositiveInt | None = Field(None, description="images at a time and process; the rest accumulates")
+    seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the denoiser; weights and time stay float32")
+    device: Literal["auto", "cpu"] = "auto"
+    ema_std: Annotated[float, Field(gt=0, lt=0.2886)] = Field(0.05, description="relative width of the EMA; paper 0.05")
+    checkpoint_every: PositiveInt = 1000
+    keep_checkpoints: PositiveInt = 2
+    evaluate_every: PositiveInt = Field(1000, description="steps between previews and comparisons with the teacher")
+    evaluate_samples: Annotated[int, Field(ge=2)] = Field(256, description="samples of each comparison")
+    stop_if_worse: bool = Field(True, description="stop when, after the warm-up, the student is worse than its teacher")
+
+
+class Sampler(Section):
+    """Where sampling starts, and how the teacher's endpoint is found."""
+
+    sigma_max: PositiveFloat = Field(
+        80.0, description="t_max = arctan(sigma_max / sigma_d), at most the teacher's; paper"
+    )
+    teacher_steps: Annotated[int, Field(ge=2)] = Field(50, description="Heun steps of the teacher's ODE")
+
+
+class Export(Section):
+    """The two-step student."""
+
+    t_mid: tuple[Annotated[float, Field(gt=0, lt=1.5707)], ...] = Field(
+        (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3), min_length=1, description="searched; paper 1.1 for every dataset"
+    )
+    samples: Annotated[int, Field(ge=2)] = Field(1024, description="samples for each t_mid of the search")
+
+
+class Recipe(Section):
+    """All of a run."""
+
+    teacher: Teacher
+    data: Data
+    objective: Objective = Objective()
+    adapt: Adapt = Adapt()
+    optimizer: Optimizer = Optimizer()
+    train: Train
+    sampler: Sampler = Sampler()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        micro = self.train.micro_batch_size
+        if micro is not None and self.train.batch_size % micro:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} is no multiple of train.micro_batch_size {micro}"
+            )
+        return self
+
+
+def names() -> list[str]:
+    """The packaged recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def path_of(recipe: str) -> Path:
+    """The file of a packaged recipe's name or of a path. Raises UserError when there is none."""
+    if recipe in names():
+        return RECIPES / f"{recipe}.yaml"
+    path = Path(recipe).expanduser()
+    if path.is_file():
+        return path
+    near = _nearest(recipe, names())
+    guess = f" Did you mean {near!r}?" if near else ""
+    raise UserError(
+        f"There is no recipe {recipe!r}.{guess}",
+        f"Give the path of a .yaml file, or one of the packaged recipes: {', '.join(names())}.",
+    )
+
+
+def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path; `overrides` are KEY=VALUE with dotted keys, and beat the file, left to right."""
+    path = path_of(recipe)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is no readable YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")
+    for override in overrides:
+        _set(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(detail) for detail in error.errors()]
+        raise UserError("; ".join(problems) + ".", "See `scm-distill recipes schema` for every setting.") from error
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every setting written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The settings in which two recipes differ, as `key old -> new`."""
+    a, b = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
+    return [f"{key} {a[key]} -> {b[key]}" for key in a if a[key] != b[key]]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"-s {override!r} is no KEY=VALUE.", "Write for example -s optimizer.lr=3e-4.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"The value of -s {override!r} is no YAML.", "Quote it, for example -s 'data.source=\"a: b\"'."
+        ) from error
+    for part in parts[:-1]:
+        child = content.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UserError(
+                f"{key}: {part} is a setting, not a section.{_guess(key)}", "See `scm-distill recipes schema`."
+            )
+        content = child
+    content[parts[-1]] = value
+
+
+def _explain(detail: Any) -> str:
+    key = ".".join(
+        str(part) for part in detail["loc"] if not str(part).startswith(("literal", "function", "constrained"))
+    )
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown setting{_guess(key)}"
+    if detail["type"] == "missing":
+        return f"{key}: required"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{key}: {message}, not {detail['input']!r}" if key else message
+
+
+def _guess(key: str) -> str:
+    known = [name for name, _ in _keys(Recipe)]
+    near = _nearest(key, known) or _nearest(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
+    full = next((name for name in known if name == near or name.rpartition(".")[2] == near), None)
+    return f"; did you mean {full!r}?" if full else ""
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield f"{prefix}{name}", field
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _nearest(word: str, words: Sequence[str]) -> str | None:
+    found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return found[0] if found else None

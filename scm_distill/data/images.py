@@ -1,0 +1,147 @@
+"""A folder of images (class sub-folders) or an .npz of arrays, resized to cover and cropped to the teacher's size.
+
+Which images a step sees is a function of (seed, step) alone, so that a resumed run needs no state of the loader.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from scm_distill.errors import UserError
+
+
+class Images(Protocol):
+    """A sized set of images; `__getitems__` returns x_0 (B, C, H, W) in [-1, 1] and labels (B,), -1 where unknown."""
+
+    classes: int
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The images and labels of these indices."""
+        ...
+
+
+def open_images(source: str, shape: tuple[int, int, int]) -> Images:
+    """Open a folder, an .npz file or `builtin:NAME`. Raises UserError when there is nothing fit to read."""
+    if source.startswith("builtin:"):
+        path = Path(__file__).parents[1] / "builtin" / source.removeprefix("builtin:")
+    else:
+        path = Path(source).expanduser()
+    if path.is_dir():
+        return Folder(path, shape)
+    if path.suffix == ".npz" and path.is_file():
+        return Arrays(path, shape)
+    raise UserError(
+        f"There is no image folder or .npz file {source}.",
+        "Set data.source to a folder of images, one sub-folder per class, or to an .npz with images and labels.",
+    )
+
+
+def to_tensor(image: Image.Image, shape: tuple[int, int, int]) -> Tensor:
+    """An image as (C, H, W) in [-1, 1]: resized to cover, centre crop; alpha is dropped."""
+    channels, height, width = shape
+    image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32)).reshape(height, width, channels)
+    return pixels.permute(2, 0, 1) / 127.5 - 1
+
+
+class Arrays:
+    """`images` (N, H, W) or (N, H, W, C) uint8 and optional `labels` (N,) of an .npz; held in memory."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                pixels = arrays["images"]
+                labels = arrays["labels"] if "labels" in arrays else np.full(len(pixels), -1)
+        except Exception as error:  # a damaged zip raises one of many kinds
+            raise UserError(f"{path} cannot be read: {error}.", "It needs an array `images` of uint8.") from error
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or len(pixels) == 0 or len(labels) != len(pixels):
+            raise UserError(
+                f"{path} holds images of shape {pixels.shape} and type {pixels.dtype}, and {len(labels)} labels.",
+                "Store uint8 images (N, H, W) or (N, H, W, C), and as many labels.",
+            )
+        self.x_0 = torch.stack([to_tensor(Image.fromarray(image.squeeze()), shape) for image in pixels])
+        self.labels = torch.from_numpy(labels.astype(np.int64))
+        self.classes = int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.x_0)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        i = torch.as_tensor(indices)
+        return self.x_0[i], self.labels[i]
+
+
+class Folder:
+    """Images of a folder, through `datasets`; its sub-folders, sorted by name, are the classes. Decoded on demand."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            self.rows: Any = datasets.load_dataset("imagefolder", data_dir=str(path), split="train")
+            self.rows = self.rows.cast_column("image", datasets.Image(decode=True))
+        except Exception as error:  # `datasets` has no common error of its own
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{path} cannot be read as a folder of images: {reason}.", "Check data.source.") from error
+        self.path, self.shape = path, shape
+        names = self.rows.features["label"].names if "label" in self.rows.features else []
+        self.classes = len(names)
+        self.__getitems__([0])  # a damaged first image shows now, not in step 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        try:
+            rows = self.rows[list(indices)]
+            x_0 = torch.stack([to_tensor(image, self.shape) for image in rows["image"]])
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"An image in {self.path} cannot be decoded: {error}.", "Remove or mend it.") from error
+        return x_0, torch.tensor(rows.get("label", [-1] * len(x_0)))
+
+
+class _Order(Sampler[list[int]]):
+    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on."""
+
+    def __init__(self, size: int, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
+        self.size, self.batch, self.micro, self.rank, self.world = size, batch, micro, rank, world
+        self.seed, self.first = seed, first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order, step = -1, torch.empty(0, dtype=torch.long), self.first
+        while True:
+            share = range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
+            indices = []
+            for position in share:
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                    order = torch.randperm(self.size, generator=generator)
+                indices.append(int(order[position % self.size]))
+            for i in range(0, len(indices), self.micro):
+                yield indices[i : i + self.micro]
+            step += 1
+
+
+def batches(
+    images: Images, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless micro-batches (x_0, labels) of optimizer steps `first`, `first` + 1, ...
+
+    `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
+    """
+    order = _Order(len(images), batch, micro, rank, world, seed, first)
+    return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=lambda pair: pair))  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""README.md of an export: what it is, how stock diffusers runs it, and the figures of its own run."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+
+from scm_distill import __version__
+from scm_distill.training.loop import Trained
+
+UNCONDITIONAL = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{path}")
+generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+images = pipe(batch_size=4, num_inference_steps=2, generator=generators).images
+"""
+
+CONDITIONAL = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{path}")  # this pipeline takes no labels, its parts do
+labels = torch.tensor([0, 1, 2, 3]) % {classes}
+generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+x = torch.cat([torch.randn(1, {shape}, generator=g) for g in generators])
+pipe.scheduler.set_timesteps(2)
+with torch.no_grad():
+    for k in pipe.scheduler.timesteps:
+        x = pipe.scheduler.step(pipe.unet(x, k, class_labels=labels).sample, k, x, generator=generators).prev_sample
+images = pipe.numpy_to_pil((x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
+"""
+
+
+def snippet(trained: Trained, path: str) -> str:
+    """The stock call, as code that runs."""
+    teacher = trained.parts.teacher
+    if teacher.classes is None:
+        return UNCONDITIONAL.format(path=path)
+    return CONDITIONAL.format(path=path, classes=teacher.classes, shape=", ".join(map(str, teacher.sample_shape)))
+
+
+def write(
+    folder: Path, trained: Trained, facts: dict[str, str], table: list[dict[str, float | str | int]], difference: float
+) -> None:
+    """Write `folder`/README.md. Nothing in it names a path of this machine."""
+    teacher, recipe = trained.parts.teacher, trained.recipe
+    inherited: dict[str, Any] = dict(teacher.license)
+    if teacher.hub_id:
+        inherited |= {"base_model": teacher.hub_id, "base_model_relation": "finetune"}
+    data = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="unconditional-image-generation",
+        tags=["diffusers", "consistency-distillation", "scm", "distillation", "few-step"],
+        **inherited,
+    )
+    rows = "\n".join(f"| {row['sampler']} | {row['evaluations']} | {row['distance']:.4g} |" for row in table)
+    text = f"""---
+{data.to_yaml().strip()}
+---
+
+# Two-step student of {facts["base_model"]}
+
+Distilled by scm-distill {__version__} with sCM ([Lu & Song 2024](https://arxiv.org/abs/2410.11081)):
+{trained.step:,} steps, batch {recipe.train.batch_size}, {recipe.objective.velocity} velocity.
+It samples in **two network evaluations**.
+
+```python
+{snippet(trained, "path/to/this/folder")}```
+
+`num_inference_steps=2` must be given: the pipeline's own default is refused by the scheduler. One generator per image
+makes image i independent of the batch. One step works too, at lower quality.
+
+| sampler | network evaluations | distance to the data |
+|---|---|---|
+{rows}
+
+Distance: Frechet distance on the means and contrasts of 8 x 8 blocks, {recipe.export.samples} samples, no extractor;
+compare within this table only.
+Times: t_max {float(facts["t_max"]):.4f}, t_mid {float(facts["t_mid"]):.4f} (searched: t_mid_search.json),
+sigma_d {facts["sigma_d"]}. Stock diffusers reproduced scm-distill's own sampler to {difference:.1e}
+(torch {torch.__version__}, diffusers {diffusers.__version__}).
+"""
+    ModelCard(text).save(folder / "README.md")

@@ -1,0 +1,71 @@
+"""Reading an exported student, and sampling it by our own few-step sampler."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scm_distill import teachers
+from scm_distill.errors import UserError
+from scm_distill.evaluation.stock import seeded_noise
+from scm_distill.maths.sampling import few_step
+from scm_distill.maths.schedules import DiscreteSchedule, native
+from scm_distill.models.student import Cond, Network
+
+
+@dataclass(frozen=True)
+class Student:
+    """A two-step pipeline read as F; its scheduler says which times its steps take."""
+
+    pipeline: teachers.Teacher
+    network: Network
+
+    def times(self, steps: int) -> tuple[float, ...]:
+        """The TrigFlow times of `steps` steps on the scheduler's grid. Raises UserError where it has none."""
+        scheduler: Any = self.pipeline.scheduler
+        try:
+            scheduler.set_timesteps(steps)
+        except ValueError as error:
+            most = scheduler.config.original_inference_steps
+            raise UserError(
+                f"This student samples in 1 to {most} steps, not {steps}.", "Two is what it is for."
+            ) from error
+        return tuple(float(self.network.clock.phi[k]) for k in scheduler.timesteps)
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int], steps: int, cond: Cond) -> Tensor:
+        """x_0 (N, C, H, W) in `steps` steps; image i depends on seed i and its condition alone."""
+        times, sigma_d = self.times(steps), self.network.sigma_d
+        device = next(self.network.parameters()).device
+        eps = seeded_noise(seeds, self.pipeline.sample_shape, steps).to(device)
+        start = native("v_prediction", torch.tensor([times[0]], device=device), sigma_d)
+        x_T = eps[0] / start.rho.to(eps.dtype)  # the stock pipeline starts from x_nat = eps
+        return few_step(lambda x, t: self.network(x, t, cond), x_T, times, [sigma_d * e for e in eps[1:]], sigma_d)
+
+
+def locate(model: str) -> str:
+    """The pipeline of a run folder is its export; anything else is meant as it stands."""
+    path = Path(model).expanduser()
+    if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
+        if not (path / "export" / "model_index.json").is_file():
+            raise UserError(
+                f"Run {model} has no export yet.",
+                f"Finish it: scm-distill train {path / 'config.yaml'} -o {path} --resume auto",
+            )
+        return str(path / "export")
+    return model
+
+
+def load(model: str, *, sigma_d: float = 1.0) -> Student:
+    """Open an exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
+    pipeline = teachers.load(locate(model))
+    if type(pipeline.scheduler).__name__ != "LCMScheduler":
+        raise UserError(
+            f"{model} is no few-step student: its scheduler is {type(pipeline.scheduler).__name__}.",
+            "Give a run folder, or the export folder in it.",
+        )
+    clock = DiscreteSchedule(pipeline.alphas_cumprod, sigma_d)
+    return Student(pipeline, Network(pipeline.net, clock, pipeline.prediction, sigma_d).eval())

@@ -1,0 +1,1 @@
+"""The mathematics of sCM: tensors in, tensors out, torch only."""

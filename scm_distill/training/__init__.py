@@ -1,0 +1,1 @@
+"""The run: teacher and data in, trained student out."""

@@ -1,0 +1,91 @@
+"""The student against its undistilled teacher at equal steps, and against the teacher's ODE endpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scm_distill.evaluation.metrics import block_features, frechet
+from scm_distill.maths.sampling import few_step, ode
+from scm_distill.models.adapt import set_width
+from scm_distill.models.student import Cond, Network
+
+CHUNK = 256  # samples at a time
+
+
+@dataclass(frozen=True)
+class Figures:
+    """1-step RMSE to the endpoint in units of sigma_d, and Frechet distance to the endpoints at 1 and 2 steps."""
+
+    rmse: float
+    one_step: float
+    two_steps: float
+
+
+def in_chunks(f: Callable[..., Tensor], *tensors: Tensor, cond: Cond) -> Tensor:
+    """f on slices of the batch, joined."""
+    return torch.cat(
+        [
+            f(*(x[i : i + CHUNK] for x in tensors), cond={k: v[i : i + CHUNK] for k, v in cond.items()})
+            for i in range(0, len(tensors[0]), CHUNK)
+        ]
+    )
+
+
+@torch.no_grad()
+def sample(network: Network, eps: Tensor, cond: Cond, times: tuple[float, ...]) -> Tensor:
+    """x_0 in len(times) steps from eps (len(times), N, C, H, W) ~ N(0, I)."""
+    sigma_d = network.sigma_d
+
+    def run(*draws: Tensor, cond: Cond) -> Tensor:
+        x_T, *noise = (sigma_d * draw for draw in draws)
+        return few_step(lambda x, t: network(x, t, cond), x_T, times, noise, sigma_d)
+
+    return in_chunks(run, *eps[: len(times)], cond=cond)
+
+
+def ode_times(network: Network, t_max: float, steps: int) -> list[float]:
+    """`steps` decreasing times from t_max to t_min on the schedule's own grid, evenly spaced in its index."""
+    top = int(network.clock.index(torch.tensor([t_max])).round())
+    indices = torch.linspace(top, 0, steps).round().long().unique().flip(0)
+    return [float(network.clock.phi[i]) for i in indices]
+
+
+@torch.no_grad()
+def endpoint(network: Network, eps: Tensor, cond: Cond, t_max: float, steps: int) -> Tensor:
+    """The ODE endpoint of the original teacher, low-pass off, from eps (N, C, H, W) ~ N(0, I)."""
+    width = network.net.time_proj.width  # type: ignore[union-attr]
+    set_width(network.net, 0)
+    times = ode_times(network, t_max, steps)
+
+    def run(draw: Tensor, cond: Cond) -> Tensor:
+        return ode(lambda x, t: network(x, t, cond), network.sigma_d * draw, times, network.sigma_d)
+
+    result = in_chunks(run, eps, cond=cond)
+    set_width(network.net, width)  # type: ignore[arg-type]
+    return result
+
+
+class Comparison:
+    """Fixed noise, the teacher's endpoints from it, and the undistilled teacher's figures at 1 and 2 steps."""
+
+    def __init__(self, teacher: Network, eps: Tensor, cond: Cond, times: tuple[float, float], steps: int) -> None:
+        self.eps, self.cond, self.times = eps, cond, times  # eps (2, N, C, H, W)
+        self.endpoint = endpoint(teacher, eps[0], cond, times[0], steps)
+        self.reference = block_features(self.endpoint)
+        self.teacher, _ = self.measure(teacher)
+
+    def measure(self, network: Network) -> tuple[Figures, tuple[Tensor, Tensor]]:
+        """The figures of a network, and its samples in one and in two steps."""
+        one = sample(network, self.eps, self.cond, self.times[:1])
+        two = sample(network, self.eps, self.cond, self.times)
+        rmse = float((one - self.endpoint).square().mean().sqrt()) / network.sigma_d
+        distances = (
+            frechet(self.reference, block_features(x)) if x.isfinite().all() else float("nan") for x in (one, two)
+        )
+        return Figures(rmse, *distances), (one, two)
+
+    def worse(self, student: Figures) -> bool:
+        """Whether the student is worse than the undistilled teacher in one step or in two (a NaN is)."""
+        return not (student.one_step <= self.teacher.one_step and student.two_steps <= self.teacher.two_steps)

@@ -1,0 +1,59 @@
+"""Pre-fit: plain regression of the student's new output onto the teacher's F, before consistency training starts.
+
+An epsilon network is a badly conditioned one-step student near t = pi/2 (its error in x_0 is tan t times larger); a
+network that predicts v is not, but its last layers must first learn to.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from scm_distill.maths.trigflow import diffuse
+from scm_distill.models.student import Cond, Network
+from scm_distill.training.report import Reporter
+
+FINAL_LR = 0.1  # share of the learning rate left at the last step
+
+
+def relative_error(F: Network, F_teacher: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
+    """rms(F - F_teacher) / rms(F_teacher)."""
+    with torch.no_grad():
+        target = F_teacher(x_t / F.sigma_d, t, cond)
+        error = F(x_t / F.sigma_d, t, cond) - target
+    return float((error.square().mean() / target.square().mean()).sqrt())
+
+
+def fit(
+    accelerator: Accelerator,
+    student: nn.Module,
+    F_teacher: Network,
+    steps: Iterator[list[tuple[Tensor, Tensor, Tensor, Cond]]],
+    *,
+    total: int,
+    lr: float,
+    report: Reporter,
+) -> None:
+    """Take `total` Adam steps on E || F_theta - F_teacher ||^2; `steps` yields the micro-batches of each."""
+    parameters = list(student.parameters())
+    optimizer = torch.optim.Adam(parameters, lr)
+    report.begin("pre-fit", total)
+    for step in range(total):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 - (1 - FINAL_LR) * step / total)
+        micro_batches = next(steps)
+        value = 0.0
+        for x_0, z, t, cond in micro_batches:
+            x = diffuse(x_0, z, t.to(x_0.dtype)) / F_teacher.sigma_d
+            with torch.no_grad():
+                target = F_teacher(x, t, cond)
+            F_theta, w_phi = student(x, t, cond)
+            loss = (F_theta - target).square().mean() / len(micro_batches)
+            accelerator.backward(loss + 0 * w_phi.sum())  # w_phi takes part, or DDP waits for its gradient
+            value += loss.item()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        report.advance(step + 1, {"loss": value})
+    report.end()

@@ -1,0 +1,64 @@
+"""What a run writes down: metrics.jsonl and previews."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scm_distill.data.pictures import grid, to_images
+from scm_distill.objectives import Loss
+
+BUCKETS = (0.4, 0.8, 1.2)  # borders in t of the four buckets in which norms are logged
+PREVIEWS = 16
+
+
+class Records:
+    """The files of one run folder; a process that is not the main one writes nothing."""
+
+    def __init__(self, folder: Path, step: int, *, main: bool) -> None:
+        self.folder, self.main = folder, main
+        self.metrics = folder / "metrics.jsonl"
+        if main and self.metrics.exists():  # lines of steps that a resumed run takes again, or of a torn write
+            kept = [line for line in self.metrics.read_text().splitlines() if _step(line) <= step]
+            self.metrics.write_text("".join(line + "\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        if self.main:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def preview(self, step: int, rows: list[Tensor]) -> None:
+        """Save samples/step-N.png: the first samples of each row."""
+        if self.main:
+            images = [image for row in rows for image in to_images(row[:PREVIEWS])]
+            grid(images, len(images) // len(rows)).save(self.folder / "samples" / f"step-{step:06d}.png")
+
+
+def columns_of(losses: list[Loss]) -> dict[str, Tensor]:
+    """The per-sample figures of all micro-batches, each (B,)."""
+    return {
+        "t": torch.cat([x.t for x in losses]).float(),
+        "tangent": torch.cat([x.tangent_norm for x in losses]).float(),
+        "derivative": torch.cat([x.derivative_norm for x in losses]).float(),
+        "gap": torch.cat([x.teacher_gap for x in losses]).float(),
+    }
+
+
+def buckets(columns: dict[str, Tensor]) -> dict[str, list[float | None]]:
+    """The mean of each column in four buckets of t; None where a bucket is empty."""
+    bucket = torch.bucketize(columns["t"], torch.tensor(BUCKETS, device=columns["t"].device))
+    result: dict[str, list[float | None]] = {}
+    for name in ("tangent", "derivative", "gap"):
+        parts = [columns[name][bucket == i] for i in range(len(BUCKETS) + 1)]
+        result[name] = [round(float(part.mean()), 6) if len(part) else None for part in parts]
+    return result
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")
