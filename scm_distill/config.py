@@ -99,6 +99,7 @@ class Train(Section):
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of the denoiser; weights and time stay float32")
     device: Literal["auto", "cpu"] = "auto"
+    threads: PositiveInt | None = Field(None, description="CPU threads; null leaves them to torch")
     ema_std: Annotated[float, Field(gt=0, lt=0.2886)] = Field(0.05, description="relative width of the EMA; paper 0.05")
     checkpoint_every: PositiveInt = 1000
     keep_checkpoints: PositiveInt = 2

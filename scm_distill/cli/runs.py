@@ -48,6 +48,8 @@ def plan(recipe: config.Recipe) -> dict[str, Any]:
 def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> dict[str, Any] | None:
     """Train and export in `folder`; the summary, or None in a worker process. Raises UserError."""
     start = checkpoint.find(resume, folder) if resume else None
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
     with _claimed(folder, may_exist=resume is not None):
         _note_changes(recipe, folder, report)
         try:

@@ -1,8 +1,8 @@
 """dF/dt: an exact Jacobian-vector product by forward-mode AD, and central differences to check it.
 
 Dual numbers, not torch.func.jvp: they also pass DDP and FSDP2. A TorchFunctionMode replaces, inside the tangent pass
-only, the few functions whose own forward derivative is missing (fused attention), missing for some layouts (GroupNorm on
-a non-contiguous input) or wasteful (Linear and Conv multiply by the zero tangent of a weight: a third product).
+only, the few functions whose own forward derivative is missing (fused attention, GroupNorm on a non-contiguous input)
+or wasteful (Linear and Conv multiply by the zero tangent of a weight: a third product).
 """
 
 from collections.abc import Callable, Sequence

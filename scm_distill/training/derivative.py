@@ -7,6 +7,7 @@ from scm_distill.errors import UserError
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import like
 from scm_distill.models.forward_ad import central_difference, jvp
+from scm_distill.models.student import Network
 from scm_distill.objectives import Cond, Derivative, Velocity
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
@@ -38,15 +39,16 @@ def difference(sigma_d: float, h: float) -> Derivative:
     return derivative
 
 
-def disagreement(F: Velocity, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, sigma_d: float, h: float) -> float:
-    """Median over the batch of |JVP - difference| / |difference|."""
-    _, a = exact(sigma_d)(F, x_t, dxdt, t, cond)
-    _, b = difference(sigma_d, h)(F, x_t, dxdt, t, cond)
+def disagreement(F: Network, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, h: float) -> float:
+    """Median over the batch of |JVP - difference| / |difference|; the difference is taken in float32."""
+    _, a = exact(F.sigma_d)(F, x_t, dxdt, t, cond)
+    wide = Network(F.net, F.clock, F.prediction, F.sigma_d)
+    _, b = difference(F.sigma_d, h)(wide, x_t, dxdt, t, cond)
     return float((norm(a - b, "rms") / norm(b, "rms").clamp_min(1e-12)).median())
 
 
 def choose(
-    wanted: str, precision: str, F: Velocity, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, sigma_d: float, h: float
+    wanted: str, precision: str, F: Network, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, h: float
 ) -> tuple[Derivative, str]:
     """The derivative to train with, and what was found on this network.
 
@@ -56,14 +58,14 @@ def choose(
     if wanted == "difference" and precision == "bf16":
         raise UserError("A central difference needs float32.", "Set objective.tangent=jvp or train.precision=fp32.")
     try:
-        found = disagreement(F, x_t, dxdt, t, cond, sigma_d, h)
+        found = disagreement(F, x_t, dxdt, t, cond, h)
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
         if wanted != "difference":
             raise UserError(
                 f"This network has no exact derivative: {reason}", "Set objective.tangent=difference in the recipe."
             ) from error
-        return difference(sigma_d, h), f"tangent: central difference, unverified (no JVP: {reason})"
+        return difference(F.sigma_d, h), f"tangent: central difference, unverified (no JVP: {reason})"
     text = f"JVP and central difference differ by {found:.2%} (median)"
     if wanted == "auto" and not found <= AGREE[precision]:
         raise UserError(
@@ -71,5 +73,5 @@ def choose(
             "Raise adapt.tolerance or adapt.smooth_time, or choose objective.tangent=jvp or difference yourself.",
         )
     if wanted == "difference":
-        return difference(sigma_d, h), f"tangent: central difference as asked; {text}"
-    return exact(sigma_d), f"tangent: exact JVP; {text}"
+        return difference(F.sigma_d, h), f"tangent: central difference as asked; {text}"
+    return exact(F.sigma_d), f"tangent: exact JVP; {text}"

@@ -23,6 +23,7 @@ from scm_distill.training import build, checkpoint, derivative, optimizer, prefi
 from scm_distill.training.compare import Comparison, Figures
 from scm_distill.training.report import Reporter
 
+UNMOVED = 1e-8  # relative change of the parameters; float32 itself resolves 6e-8 of each
 Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 
 
@@ -57,8 +58,8 @@ class Training:
         self.draws = build.draws(recipe, self.parts, self.accelerator.process_index, self.accelerator.num_processes)
         d = self.draws
         report.say(
-            f"{d.world} process{'es' * (d.world > 1)} on {self.device.type}, {recipe.train.precision}, global batch "
-            f"{d.batch} = {d.world} processes x {d.batch // d.world // d.micro} micro-batches x {d.micro}, "
+            f"processes {d.world}, device {self.device.type}, {recipe.train.precision}, global batch {d.batch} = "
+            f"{d.world} x {d.batch // d.world // d.micro} x {d.micro} (processes, accumulation, images), "
             f"{sum(p.numel() for p in self.F_teacher.parameters()):,} parameters, {len(self.parts.images):,} images"
         )
 
@@ -85,9 +86,9 @@ class Training:
 
         with torch.no_grad():
             dxdt = self.network.sigma_d * self.F_teacher(x_t / self.network.sigma_d, t, cond)
+        o = recipe.objective
         self.derivative, found = derivative.choose(
-            *(recipe.objective.tangent, recipe.train.precision, self.network, x_t, dxdt, t, cond),
-            *(self.network.sigma_d, recipe.objective.difference_step),
+            o.tangent, recipe.train.precision, self.network, x_t, dxdt, t, cond, o.difference_step
         )
         report.say(found)
         self.comparison: Comparison = build.comparison(recipe, self.parts, self.device)
@@ -187,7 +188,7 @@ class Training:
             f"2 steps {student.two_steps:.3g} ({teacher.two_steps:.3g}); "
             f"1-step RMSE {student.rmse:.3g} ({teacher.rmse:.3g})"
         )
-        if self.step > 0 and self._fingerprint() == self.start:
+        if self.step > 0 and self._moved() < UNMOVED:
             raise UserError(
                 f"The student's parameters have not moved in {self.step} steps.",
                 "Check optimizer.lr, and grad_norm in metrics.jsonl.",
@@ -211,6 +212,11 @@ class Training:
         """A few entries of every parameter, to see whether anything moved."""
         model = self.accelerator.unwrap_model(self.student)
         return [float(x) for p in model.parameters() for x in p.detach().flatten()[:: max(1, p.numel() // 4)][:4]]
+
+    def _moved(self) -> float:
+        """The relative change of the parameters since step 0, over their fingerprints."""
+        now, start = torch.tensor(self._fingerprint()), torch.tensor(self.start)
+        return float((now - start).norm() / start.norm())
 
     def _prefit(self, x_t: Tensor, t: Tensor, cond: Cond) -> None:
         settings = self.recipe.adapt

@@ -1,0 +1,91 @@
+"""Folders, arrays, and the order of batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scm_distill.data import batches, open_images
+from scm_distill.data.images import to_tensor
+from scm_distill.data.pictures import grid, to_images
+from scm_distill.errors import UserError
+
+
+def test_a_folder_of_mixed_sizes_and_modes(image_folder: Path) -> None:
+    images = open_images(str(image_folder), (3, 8, 8))
+    x_0, labels = images.__getitems__(range(len(images)))
+    assert x_0.shape == (18, 3, 8, 8)
+    assert labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert images.classes == 3
+    assert -1 <= x_0.min() < x_0.max() <= 1
+
+
+def test_cover_and_crop_keep_the_middle_undistorted() -> None:
+    image = Image.new("L", (32, 8), 0)
+    image.paste(255, (12, 0, 20, 8))  # the middle square
+    assert torch.equal(to_tensor(image, (1, 8, 8)), torch.ones(1, 8, 8))
+
+
+def test_pixels_survive_the_way_there_and_back() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    x_0 = to_tensor(Image.fromarray(pixels), (1, 8, 8))
+    assert np.array_equal(np.array(to_images(x_0[None])[0]), pixels)
+
+
+def test_a_grid_magnifies_tiny_images_and_fills_its_last_row() -> None:
+    sheet = grid(to_images(torch.ones(5, 1, 8, 8)), columns=3)
+    assert sheet.size == (3 * 64, 2 * 64)
+    assert sheet.getpixel((0, 0)) == (255, 255, 255)
+    assert sheet.getpixel((3 * 64 - 1, 2 * 64 - 1)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "say"),
+    [("missing", None, "no image folder"), ("a.npz", b"garbage", "cannot be read"), ("a.txt", b"x", "no image folder")],
+)
+def test_sources_that_are_none(name: str, content: bytes | None, say: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=say):
+        open_images(str(tmp_path / name), (1, 8, 8))
+
+
+def test_empty_folders_damaged_images_and_wrong_arrays_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        open_images(str(tmp_path), (1, 8, 8))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"cannot be (read|decoded)"):
+        open_images(str(tmp_path), (1, 8, 8))
+    np.savez(tmp_path / "f.npz", images=np.zeros((2, 8, 8)))
+    with pytest.raises(UserError, match="float64"):
+        open_images(str(tmp_path / "f.npz"), (1, 8, 8))
+
+
+def draw(first: int, rank: int, world: int, micro: int, count: int) -> list[list[float]]:
+    images = open_images("builtin:digits/data.npz", (1, 8, 8))
+    stream = batches(images, batch=8, micro=micro, rank=rank, world=world, seed=3, first=first, workers=0)
+    return [x_0.flatten(1).sum(1).tolist() for x_0, _ in (next(stream) for _ in range(count))]
+
+
+def test_the_batch_of_a_step_depends_on_nothing_but_the_step() -> None:
+    assert draw(0, 0, 1, 8, 5)[3:] == draw(3, 0, 1, 8, 2)
+
+
+def test_processes_and_accumulation_share_out_the_same_batch() -> None:
+    whole = draw(2, 0, 1, 8, 1)[0]
+    assert [x for part in draw(2, 0, 1, 4, 2) for x in part] == whole
+    halves = [draw(2, rank, 2, 4, 1)[0] for rank in (0, 1)]
+    assert [x for pair in zip(*halves, strict=True) for x in pair] == whole
+
+
+def test_an_epoch_sees_every_image_once() -> None:
+    images = open_images("builtin:digits/data.npz", (1, 8, 8))
+    size = len(images)
+    stream = batches(images, batch=size, micro=size, rank=0, world=1, seed=0, first=0, workers=0)
+    (a, _), (b, _) = next(stream), next(stream)
+    key = [sorted(map(tuple, x.flatten(1).tolist())) for x in (a, b)]
+    assert key[0] == key[1]
+    assert not torch.equal(a, b)
