@@ -60,9 +60,10 @@ def train(
     """
     with console.user_errors(as_json=as_json):
         from scm_distill import config
-        from scm_distill.cli import runs
 
         settings = config.read(recipe, overrides or ())
+        from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
+
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
         if dry_run:
             _show(runs.plan(settings), as_json=as_json)

@@ -1,0 +1,153 @@
+"""An exported folder, run by an interpreter that cannot import this package, equals our own sampler."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TeacherMaker
+from safetensors import safe_open
+
+from scm_distill import config
+from scm_distill.errors import UserError
+from scm_distill.export import bundle, student
+from scm_distill.training import loop
+from scm_distill.training.report import Silent
+
+Exporter = Callable[..., tuple[loop.Trained, bundle.Exported]]
+
+BLOCK = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "scm_distill":
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture
+def export(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str], image_folder: Path) -> Exporter:
+    def go(*overrides: str, **teacher: object) -> tuple[loop.Trained, bundle.Exported]:
+        path, out = tmp_path / "recipe.yaml", tmp_path / "run"
+        data = image_folder if "classes" in teacher else "builtin:digits/data.npz"
+        path.write_text(recipe_of(make_teacher(**teacher), data))
+        for part in ("samples", "checkpoints"):
+            (out / part).mkdir(parents=True, exist_ok=True)
+        recipe = config.read(str(path), overrides)
+        (out / "config.yaml").write_text(config.dump(recipe))
+        trained = loop.run(recipe, out, None, Silent())
+        return trained, bundle.write(trained, out / "export", Silent())
+
+    return go
+
+
+def stock(code: str, folder: Path) -> np.ndarray:
+    """Run `code` in an interpreter without scm_distill; it leaves `images` (N, H, W, C) in [0, 1]."""
+    end = f"\nimport numpy as np; np.save({str(folder / 'stock.npy')!r}, np.asarray(images))"
+    script = BLOCK + code.replace("path/to/this/folder", str(folder)) + end
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "stock.npy")
+
+
+def card_snippet(folder: Path) -> str:
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "teacher"),
+    [
+        ((), {}),
+        (("objective.sigma_d=0.5",), {}),
+        (("adapt.reclock=false",), {}),
+        (("adapt.output=keep",), {"prediction": "sample", "channels": 3}),
+    ],
+)
+def test_the_cards_snippet_gives_our_samples(export: Exporter, overrides: tuple[str, ...], teacher: dict) -> None:
+    trained, exported = export(*overrides, **teacher)
+    code = card_snippet(exported.folder).replace("generator=generators)", "generator=generators, output_type='np')")
+    images = torch.from_numpy(stock(code, exported.folder)).permute(0, 3, 1, 2) * 2 - 1
+    mine = student.load(str(exported.folder)).sample(range(4), 2, {})
+    assert (images - mine.clamp(-1, 1)).abs().max() <= 1e-4
+    assert mine.std() > 0.1
+    assert exported.difference <= 1e-4
+    assert trained.recipe.objective.sigma_d in (0.5, 1.0)
+
+
+def test_the_snippet_of_a_class_conditional_student(export: Exporter) -> None:
+    _, exported = export(classes=3, channels=3)
+    images = stock(card_snippet(exported.folder), exported.folder)
+    labels = torch.tensor([0, 1, 2, 0])
+    mine = student.load(str(exported.folder)).sample(range(4), 2, {"class_labels": labels})
+    expected = ((mine.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    assert np.abs(images.astype(float) - expected).max() <= 0.51  # 8-bit
+
+
+def test_the_sampler_is_the_trained_student_at_the_chosen_times(export: Exporter) -> None:
+    """Re-clocking and folding lose nothing: the export's two steps are the EMA student's own."""
+    trained, exported = export()
+    read = student.load(str(exported.folder))
+    assert read.times(2) == pytest.approx((exported.t_max, exported.t_mid), abs=1e-5)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([exported.t_mid, exported.t_max], dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(read.network(x, t, {}), trained.student(x, t, {}), atol=1e-4)
+
+
+def test_an_export_says_what_it_is(export: Exporter) -> None:
+    trained, exported = export()
+    with safe_open(exported.folder / "student.safetensors", "pt") as file:
+        facts = file.metadata()
+        assert set(file.keys()) == set(trained.parts.teacher.net.state_dict())
+    assert float(facts["t_mid"]) == exported.t_mid
+    assert (facts["steps"], facts["prediction_type"], facts["sigma_d"]) == ("2", "v_prediction", "1.0")
+    assert facts["base_model"] == trained.parts.teacher.name
+    search = json.loads((exported.folder / "t_mid_search.json").read_text())
+    assert [row["t_mid"] for row in search["search"]] == [0.8, 1.1]
+    assert search["chosen"] == min(search["search"], key=lambda row: row["distance"])["t_mid"]
+    text = (exported.folder / "README.md").read_text()
+    assert str(exported.folder.parent) not in text
+    assert str(Path(trained.parts.teacher.repo).parent) not in text
+
+
+def test_more_and_fewer_steps_work_and_too_many_are_refused(export: Exporter) -> None:
+    _, exported = export()
+    read = student.load(str(exported.folder))
+    for steps in (1, 3, 8):
+        assert len(read.times(steps)) == steps
+        assert read.sample([0], steps, {}).isfinite().all()
+    with pytest.raises(UserError, match="1 to 8 steps"):
+        read.times(9)
+
+
+def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
+    export: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, exported = export()
+    before = sorted(p.name for p in exported.folder.iterdir())
+    original = bundle.adapt.reclock
+
+    def off(*args: object) -> object:
+        network, error = original(*args)
+        monkeypatch.setattr(network.clock.__class__, "index", lambda self, t: self._index(t) - 3)
+        return network, error
+
+    monkeypatch.setattr(bundle.adapt, "reclock", off)
+    with pytest.raises(UserError, match="differs"):
+        bundle.write(trained, exported.folder, Silent())
+    assert sorted(p.name for p in exported.folder.iterdir()) == before
+    assert not list(exported.folder.parent.glob("*.writing"))
+
+
+def test_what_is_no_student_is_refused(make_teacher: TeacherMaker, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no few-step student"):
+        student.load(str(make_teacher()))
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="no export yet"):
+        student.load(str(tmp_path))
