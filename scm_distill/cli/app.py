@@ -103,9 +103,11 @@ def sample(
     Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/digits --compare builtin:digits/teacher
     """
     with console.user_errors(as_json=as_json):
-        from scm_distill.cli import runs
+        from scm_distill.cli import drawing
 
-        summary = runs.sample(model, n=n, seed=seed, steps=steps, classes=classes, grid=grid, compare=compare, out=out)
+        summary = drawing.sample(
+            model, n=n, seed=seed, steps=steps, classes=classes, grid=grid, compare=compare, out=out
+        )
         if as_json:
             console.result_json(summary)
             return
@@ -119,9 +121,9 @@ def sample(
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and whether the tangent works on it."""
     with console.user_errors(as_json=as_json):
-        from scm_distill.cli import runs
+        from scm_distill.cli import health
 
-        _show(runs.doctor(), as_json=as_json)
+        _show(health.doctor(), as_json=as_json)
 
 
 def _show(facts: dict[str, Any], *, as_json: bool) -> None:

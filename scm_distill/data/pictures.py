@@ -1,10 +1,11 @@
 """Samples (N, C, H, W) in [-1, 1] become images and grids."""
 
 from diffusers.utils import make_image_grid
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 SMALLEST = 64  # pixels: smaller pictures are magnified in a grid, by whole factors, to be seen
+FRAME, FRAME_COLOR = 2, (64, 64, 64)  # pixels around each picture of a grid
 
 
 def to_images(x_0: Tensor) -> list[Image.Image]:
@@ -14,12 +15,12 @@ def to_images(x_0: Tensor) -> list[Image.Image]:
 
 
 def grid(images: list[Image.Image], columns: int) -> Image.Image:
-    """The images row by row, magnified if they are tiny; an unfinished last row stays black."""
+    """The images row by row, framed, magnified if they are tiny; an unfinished last row stays black."""
     width, height = images[0].size
     factor = max(1, SMALLEST // min(width, height))
-    large = [
-        image.convert("RGB").resize((width * factor, height * factor), Image.Resampling.NEAREST) for image in images
-    ]
+    size = (width * factor, height * factor)
+    large = [image.convert("RGB").resize(size, Image.Resampling.NEAREST) for image in images]
+    large = [ImageOps.expand(image, FRAME, FRAME_COLOR) for image in large]
     rows = -(-len(large) // columns)
     blank = Image.new("RGB", large[0].size)
     sheet: Image.Image = make_image_grid(large + [blank] * (rows * columns - len(large)), rows=rows, cols=columns)

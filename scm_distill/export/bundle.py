@@ -69,8 +69,7 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     table = _table(trained, reference, eps, cond, best)
     report.advance(2)
     if recipe.adapt.reclock:
-        steps = len(trained.parts.teacher.alphas_cumprod)
-        t = adapt.clock(network.clock.t_min, best.t_mid, best.t_max, steps)
+        t = adapt.clock(network.clock.t_min, best.t_mid, best.t_max)
         stock_network, error = adapt.reclock(network, t)
         bar = alphas_cumprod_of(t, network.sigma_d)
         report.say(

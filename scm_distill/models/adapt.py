@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from scm_distill.maths.schedules import DiscreteSchedule, MonotoneCubic, alphas_cumprod_of
 from scm_distill.models.student import Network
 
+CLOCK_STEPS = 1000  # of a re-clocked student, whatever its teacher had: 8 divides it, as the stock grid wants
 WIDEST = 200.0  # native steps; a wider low-pass leaves little of a 1000-step clock
 
 
@@ -109,10 +110,10 @@ def widest(network: Network, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], to
     return round(low, 2)
 
 
-def clock(t_min: float, t_mid: float, t_max: float, steps: int) -> Tensor:
-    """t(k), (steps,), float64: monotone through t_min at 0, t_mid at steps/2 - 1 and t_max at steps - 1."""
-    nodes = torch.tensor([0.0, steps // 2 - 1, steps - 1])
-    return MonotoneCubic(nodes, torch.tensor([t_min, t_mid, t_max], dtype=torch.float64))(torch.arange(steps))
+def clock(t_min: float, t_mid: float, t_max: float) -> Tensor:
+    """t(k), (1000,), float64: monotone through t_min at 0, t_mid at 499 and t_max at 999."""
+    nodes = torch.tensor([0.0, CLOCK_STEPS // 2 - 1, CLOCK_STEPS - 1])
+    return MonotoneCubic(nodes, torch.tensor([t_min, t_mid, t_max], dtype=torch.float64))(torch.arange(CLOCK_STEPS))
 
 
 def reclock(network: Network, t: Tensor) -> tuple[Network, float]:

@@ -51,7 +51,8 @@ class Training:
     def __init__(self, recipe: config.Recipe, out: Path, resume: Path | None, report: Reporter) -> None:
         self.recipe, self.out, self.report = recipe, out, report
         state = checkpoint.read_state(resume) if resume else None
-        self.accelerator = Accelerator(cpu=recipe.train.device == "cpu")
+        # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
+        self.accelerator = Accelerator(cpu=recipe.train.device == "cpu" or not torch.accelerator.is_available())
         self.device = self.accelerator.device
         self.parts = build.open_parts(recipe)
         self.F_teacher = self.parts.F_teacher.to(self.device)

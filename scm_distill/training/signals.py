@@ -16,6 +16,20 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 @contextmanager
+def as_exit() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C does, with exit code 143, so that nothing half made stays behind."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
 def held_back() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them; a second one is not held back."""
     received: list[int] = []

@@ -177,7 +177,10 @@ def test_an_interrupt_saves_and_says_how_to_resume(
     assert "settings changed since this run began: train.steps 100000" in done.stderr
 
 
-def test_an_interrupt_before_the_first_step_leaves_nothing(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_before_the_first_step_leaves_nothing(
+    number: signal.Signals, code: int, recipe: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "scm_distill", "train", recipe, "-s", "adapt.prefit_steps=100000"]
     run = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert run.stderr
@@ -185,9 +188,9 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(recipe: Path, tmp_pat
         if line.startswith("time smoothing"):
             break
     time.sleep(0.5)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, stderr = run.communicate(timeout=120)
-    assert run.returncode == 130, stderr
+    assert run.returncode == code, stderr
     assert "Traceback" not in stderr
     assert names(tmp_path) == {"mine.yaml"}
 

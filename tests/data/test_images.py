@@ -9,7 +9,7 @@ from PIL import Image
 
 from scm_distill.data import batches, open_images
 from scm_distill.data.images import to_tensor
-from scm_distill.data.pictures import grid, to_images
+from scm_distill.data.pictures import FRAME, grid, to_images
 from scm_distill.errors import UserError
 
 
@@ -36,9 +36,10 @@ def test_pixels_survive_the_way_there_and_back() -> None:
 
 def test_a_grid_magnifies_tiny_images_and_fills_its_last_row() -> None:
     sheet = grid(to_images(torch.ones(5, 1, 8, 8)), columns=3)
-    assert sheet.size == (3 * 64, 2 * 64)
-    assert sheet.getpixel((0, 0)) == (255, 255, 255)
-    assert sheet.getpixel((3 * 64 - 1, 2 * 64 - 1)) == (0, 0, 0)
+    cell = 64 + 2 * FRAME
+    assert sheet.size == (3 * cell, 2 * cell)
+    assert sheet.getpixel((FRAME, FRAME)) == (255, 255, 255)
+    assert sheet.getpixel((3 * cell - FRAME - 1, 2 * cell - FRAME - 1)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_the_width_found_is_the_widest_within_the_tolerance() -> None:
 def test_reclocking_is_exact_at_the_two_sampling_times(t_mid: float, sigma_d: float) -> None:
     F = network(sigma_d, width=20.0)
     t_max = min(math.atan(80 / sigma_d), F.clock.t_max)
-    new, error = adapt.reclock(F, adapt.clock(F.clock.t_min, t_mid, t_max, 1000))
+    new, error = adapt.reclock(F, adapt.clock(F.clock.t_min, t_mid, t_max))
     x, _ = noised(2)
     t = torch.tensor([t_mid, t_max], dtype=torch.float64)
     assert torch.allclose(new.clock.index(t), torch.tensor([499.0, 999.0]).double(), atol=1e-3)
@@ -82,6 +82,6 @@ def test_reclocking_is_exact_at_the_two_sampling_times(t_mid: float, sigma_d: fl
 
 def test_the_clock_is_monotone_even_for_extreme_middles() -> None:
     for t_mid in (0.05, 0.8, 1.5):
-        t = adapt.clock(0.01, t_mid, 1.558, 1000)
+        t = adapt.clock(0.01, t_mid, 1.558)
         assert (t.diff() > 0).all()
         assert (t[0], t[499], t[999]) == pytest.approx((0.01, t_mid, 1.558))

@@ -1,0 +1,110 @@
+"""What `sample` calls: draw, time, write pictures."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from torch import Tensor
+
+from scm_distill import teachers
+from scm_distill.cli.folders import claimed
+from scm_distill.data.pictures import grid as make_grid
+from scm_distill.data.pictures import to_images
+from scm_distill.errors import UserError
+from scm_distill.evaluation import stock
+from scm_distill.export import student as students
+
+TEACHER_STEPS = 50
+CHUNK = 64  # images at a time; no image depends on it
+
+diffusers_logging.disable_progress_bar()
+diffusers_logging.set_verbosity_error()
+
+
+def sample(
+    model: str,
+    *,
+    n: int,
+    seed: int,
+    steps: int,
+    classes: str | None,
+    grid: bool,
+    compare: str | None,
+    out: Path | None,
+) -> dict[str, Any]:
+    """Draw `n` images and write them; the summary. Raises UserError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student = students.load(model)
+    student.times(steps)
+    student.network.to(device)
+    labels = _labels(classes, student.pipeline.classes, n)
+    cond = {k: v.to(device) for k, v in student.pipeline.cond(labels).items()}
+    teacher = teachers.load(compare) if compare else None
+    if teacher and (teacher.sample_shape, teacher.classes) != (student.pipeline.sample_shape, student.pipeline.classes):
+        raise UserError(f"{compare} makes other images than {model}.", "Give the teacher that this student came from.")
+
+    def of_student(seeds: range, cond: dict[str, Tensor]) -> Tensor:
+        return student.sample(seeds, steps, cond)
+
+    def of_teacher(seeds: range, cond: dict[str, Tensor]) -> Tensor:
+        assert teacher
+        eps = stock.seeded_noise(seeds, teacher.sample_shape, 1)[0].to(device)
+        return stock.ddim(teacher.net.to(device), teacher.scheduler, eps, cond, TEACHER_STEPS)
+
+    folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
+    seeds, sheets = range(seed, seed + n), []
+    summary: dict[str, Any] = {"folder": str(folder)}
+    with claimed(folder):
+        for who, draw, count in (("student", of_student, steps), ("teacher", of_teacher, TEACHER_STEPS)):
+            if who == "teacher" and teacher is None:
+                continue
+            images, ms = _draw(draw, seeds, cond)
+            summary[who] = {"steps": count, "ms_per_image": ms}
+            sheets.append(images)
+            for i, image in zip(seeds, images, strict=True):
+                image.save(folder / f"seed-{i:05d}{'' if who == 'student' else '-teacher'}.png")
+        if grid:
+            summary["grid"] = str(folder / "grid.png")
+            _side_by_side([make_grid(images, min(n, 8)) for images in sheets]).save(folder / "grid.png")
+    return summary
+
+
+def _draw(
+    draw: Callable[[range, dict[str, Tensor]], Tensor], seeds: range, cond: dict[str, Tensor]
+) -> tuple[list[Image.Image], float]:
+    """The images of `seeds`, and milliseconds per image after a first call that pays for allocations."""
+    draw(seeds[:1], {k: v[:1] for k, v in cond.items()})
+    images, begin = [], time.perf_counter()
+    for i in range(0, len(seeds), CHUNK):
+        images.append(draw(seeds[i : i + CHUNK], {k: v[i : i + CHUNK] for k, v in cond.items()}).cpu())
+    ms = 1000 * (time.perf_counter() - begin) / len(seeds)
+    return to_images(torch.cat(images)), ms
+
+
+def _side_by_side(grids: list[Image.Image]) -> Image.Image:
+    """The student's grid, then the teacher's, with a gap."""
+    gap = grids[0].width // 32
+    whole = Image.new("RGB", (sum(g.width for g in grids) + gap * (len(grids) - 1), grids[0].height), "white")
+    for i, picture in enumerate(grids):
+        whole.paste(picture, (i * (picture.width + gap), 0))
+    return whole
+
+
+def _labels(classes: str | None, known: int | None, n: int) -> Tensor | None:
+    if known is None:
+        if classes is not None:
+            raise UserError("This student is unconditional: it has no classes.", "Leave --classes away.")
+        return None
+    chosen: list[int] = []
+    for part in (classes or f"0-{known - 1}").split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+            raise UserError(f"--classes {classes!r} is no list of classes.", "Write for example 0-9 or 1,3,7.")
+        chosen += range(int(first), int(last or first) + 1)
+    if not chosen or max(chosen) >= known:
+        raise UserError(f"--classes {classes!r} leaves the model's classes, 0 to {known - 1}.", "Choose among them.")
+    return torch.tensor([chosen[i % len(chosen)] for i in range(n)])
