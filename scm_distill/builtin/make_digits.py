@@ -78,6 +78,7 @@ def main() -> None:
     train(out / "data.npz").save_pretrained(str(out / "teacher"))
     provenance = {
         "data": "sklearn.datasets.load_digits: 1797 images of the UCI optdigits test set (Alpaydin and Kaynak, 1998)",
+        "licence": "as distributed with scikit-learn, BSD-3-Clause; the teacher: Apache-2.0, like this package",
         "command": "python -m scm_distill.builtin.make_digits OUT",
         "training": {"steps": STEPS, "batch": BATCH, "lr": LR, "warmup": WARMUP, "seed": SEED, "ema": EMA_DECAY},
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "numpy": np.__version__},

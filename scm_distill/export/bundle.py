@@ -118,8 +118,8 @@ def check(folder: Path, classes: int | None, n: int = 4) -> float:
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in range(n)]
     if classes is None:
-        images = pipeline(batch_size=n, num_inference_steps=2, generator=generators, output_type="pt").images
-        return float((images * 2 - 1 - mine.clamp(-1, 1)).abs().max())
+        images = pipeline(batch_size=n, num_inference_steps=2, generator=generators, output_type="np").images
+        return float((torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1 - mine.clamp(-1, 1)).abs().max())
     x = torch.cat([torch.randn(1, *own.pipeline.sample_shape, generator=g) for g in generators])
     return float((stock.loop(pipeline.unet, pipeline.scheduler, x, cond, 2, generators) - mine).abs().max())
 

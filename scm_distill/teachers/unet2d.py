@@ -79,9 +79,7 @@ def resolve(repo: str) -> str:
 
 def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pickle: bool) -> DiffusionPipeline:
     try:
-        return DiffusionPipeline.from_pretrained(
-            folder, revision=revision, use_safetensors=not allow_pickle, low_cpu_mem_usage=False
-        )
+        return DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=not allow_pickle)
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         reason = " ".join(str(error).split())
         if "safetensors" in reason and not allow_pickle and "found" in reason:

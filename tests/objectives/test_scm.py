@@ -77,6 +77,7 @@ BUGS = {
     "teacher velocity without sigma_d": (scm, "dxdt = sigma_d * F_teacher", "dxdt = F_teacher"),
     "sign of the teacher velocity": (scm, "dxdt = sigma_d * F_teacher", "dxdt = -sigma_d * F_teacher"),
     "teacher at another time": (scm, "F_teacher(x_t / sigma_d, t, cond)", "F_teacher(x_t / sigma_d, 0.9 * t, cond)"),
+    "teacher in t / (pi / 2)": (scm, "F_teacher(x_t / sigma_d, t, cond)", "F_teacher(x_t / sigma_d, t / 1.5708, cond)"),
     "student input not divided by sigma_d": (derivative, "(x_t / sigma_d, t)", "(x_t, t)"),
     "velocity of the pair": (scm, 'self.velocity == "teacher"', 'self.velocity == "pair"'),
 }

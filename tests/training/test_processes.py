@@ -1,6 +1,7 @@
 """Two processes share a run: the losses of one, and one set of files."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,11 @@ def test_two_processes_give_the_losses_of_one(
     package = ["-m", "scm_distill", "train", "mine.yaml", "-s", "optimizer.lr=1e-3"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     runs = {"one": [sys.executable, *package], "two": [sys.executable, *torchrun, *package]}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen([*command, "-o", name], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*command, "-o", name], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         for name, command in runs.items()
     ]
     assert [process.wait(300) for process in processes] == [0, 0]
