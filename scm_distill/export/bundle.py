@@ -20,8 +20,8 @@ from scm_distill.export import card
 from scm_distill.export import student as students
 from scm_distill.maths.schedules import alphas_cumprod_of
 from scm_distill.models import adapt
-from scm_distill.models.student import Cond, Network
-from scm_distill.training.compare import CHUNK, in_chunks, sample
+from scm_distill.models.student import Cond, Network, in_chunks
+from scm_distill.training.compare import sample
 from scm_distill.training.draws import generator
 from scm_distill.training.loop import Trained
 from scm_distill.training.report import Reporter
@@ -130,7 +130,7 @@ def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
     n, seed = trained.recipe.export.samples, trained.recipe.train.seed
     device = next(trained.student.parameters()).device
     order = torch.randperm(len(images), generator=generator(seed, "export images"))[:n].tolist()
-    pairs = [images.__getitems__(order[i : i + CHUNK]) for i in range(0, len(order), CHUNK)]
+    pairs = [images.__getitems__(order[i : i + 256]) for i in range(0, len(order), 256)]
     x_0, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     eps = torch.randn(2, n, *x_0.shape[1:], generator=generator(seed, "export noise")).to(device)
     labels = labels[torch.arange(n) % len(labels)]
@@ -163,12 +163,12 @@ def _table(
 ) -> list[dict[str, float | str | int]]:
     """Distance to the data of the teacher and the student, by network evaluations."""
     parts, times = trained.parts, (best.t_max, best.t_mid)
-    net = parts.teacher.net.to(eps.device)
 
     def ddim(draw: Tensor, cond: Cond) -> Tensor:
-        return stock.ddim(net, parts.teacher.scheduler, draw, cond, 50)
+        return stock.ddim(parts.teacher.net, parts.teacher.scheduler, draw, cond, 50)
 
-    teacher = in_chunks(ddim, eps[0], cond=cond).clamp(-1, 1)
+    with adapt.original(parts.teacher.net):
+        teacher = in_chunks(ddim, parts.F_teacher.chunk, eps[0], cond=cond).clamp(-1, 1)
     rows: Sequence[tuple[str, int, float]] = (
         ("teacher, DDIM", 50, frechet(reference, block_features(teacher).cpu())),
         ("teacher, undistilled", 2, _distance(parts.F_teacher, reference, eps, cond, times)),

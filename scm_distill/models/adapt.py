@@ -12,6 +12,8 @@ k   index of the schedule    W   width of the low-pass in steps    w_i   angular
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +74,17 @@ def set_width(net: nn.Module, width: float) -> None:
     _any(net).time_proj.width = float(width)
 
 
+@contextmanager
+def original(net: nn.Module) -> Iterator[None]:
+    """The low-pass of a prepared `net` off, for as long as this lasts."""
+    smooth = _any(net).time_proj
+    width, smooth.width = smooth.width, 0.0
+    try:
+        yield
+    finally:
+        smooth.width = width
+
+
 def fold(net: nn.Module) -> nn.Module:
     """A copy of a prepared `net` with its low-pass in the first time-embedding layer: a stock network again."""
     module = copy.deepcopy(_any(net))
@@ -86,13 +99,10 @@ def fold(net: nn.Module) -> nn.Module:
 @torch.no_grad()
 def change(network: Network, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], width: float) -> float:
     """Relative root-mean-square change of F when the low-pass goes from off to `width`; the width is put back."""
-    smooth = _any(network.net).time_proj
-    before = smooth.width
-    smooth.width = 0.0
-    plain = network(x_t / network.sigma_d, t, cond)
-    smooth.width = width
-    moved = network(x_t / network.sigma_d, t, cond)
-    smooth.width = before
+    with original(network.net):
+        plain = network(x_t / network.sigma_d, t, cond)
+        set_width(network.net, width)
+        moved = network(x_t / network.sigma_d, t, cond)
     return float(((moved - plain).square().mean() / plain.square().mean()).sqrt())
 
 

@@ -5,7 +5,7 @@ t         time in radians, float32 or wider                    (B,)
 cond      keyword arguments of the denoiser, batched           {name: (B, ...)}
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,23 @@ from scm_distill.maths.schedules import DiscreteSchedule, Prediction, native
 Cond = Mapping[str, Tensor]
 
 
+def in_chunks(f: Callable[..., Tensor], size: int, *tensors: Tensor, cond: Cond) -> Tensor:
+    """f(*tensors, cond) on slices of `size` samples, joined."""
+    parts = [
+        f(*(x[i : i + size] for x in tensors), {k: v[i : i + size] for k, v in cond.items()})
+        for i in range(0, len(tensors[0]), size)
+    ]
+    return torch.cat(parts)
+
+
 class Network(nn.Module):
     """F(x_t / sigma_d, t, cond) of a native denoiser `net(x_nat, k, **cond)` with a discrete clock.
 
     Times, coefficients and F are float32 or wider; with `autocast` the denoiser between them runs in that dtype.
+    Where no gradient is recorded, it sees `chunk` samples at a time, so that evaluation fits wherever training does.
     """
+
+    chunk = 256
 
     def __init__(
         self,
@@ -35,6 +47,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """F, of the shape and dtype of `x`."""
+        if len(x) > self.chunk and not torch.is_grad_enabled():
+            return in_chunks(self.forward, self.chunk, x, t, cond=cond)
         x_t = self.sigma_d * x
         t = t.double().clamp(self.clock.t_min, self.clock.t_max)  # never extrapolated: eps / cos t is singular beyond
         form = native(self.prediction, t, self.sigma_d)

@@ -47,11 +47,10 @@ def open_parts(recipe: config.Recipe) -> Parts:
             f"The teacher knows {teacher.classes} classes, the data {images.classes or 'no'} classes.",
             "Give data.source one sub-folder per class of the teacher.",
         )
-    net = copy.deepcopy(teacher.net)
-    adapt.prepare(net)
+    adapt.prepare(teacher.net)
     clock = DiscreteSchedule(teacher.alphas_cumprod, sigma_d)
     dtype = torch.bfloat16 if recipe.train.precision == "bf16" else None
-    network = Network(net, clock, teacher.prediction, sigma_d, dtype).eval().requires_grad_(False)
+    network = Network(teacher.net, clock, teacher.prediction, sigma_d, dtype).eval().requires_grad_(False)
     t_max = min(float(torch.tensor(recipe.sampler.sigma_max / sigma_d, dtype=torch.float64).arctan()), clock.t_max)
     outside = [t for t in recipe.export.t_mid if not clock.t_min < t < t_max]
     if outside:

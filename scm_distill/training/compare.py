@@ -1,6 +1,5 @@
 """The student against its undistilled teacher at equal steps, and against the teacher's ODE endpoint."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +7,8 @@ from torch import Tensor
 
 from scm_distill.evaluation.metrics import block_features, frechet
 from scm_distill.maths.sampling import few_step, ode
-from scm_distill.models.adapt import set_width
+from scm_distill.models import adapt
 from scm_distill.models.student import Cond, Network
-
-CHUNK = 256  # samples at a time
 
 
 @dataclass(frozen=True)
@@ -23,26 +20,11 @@ class Figures:
     two_steps: float
 
 
-def in_chunks(f: Callable[..., Tensor], *tensors: Tensor, cond: Cond) -> Tensor:
-    """f on slices of the batch, joined."""
-    return torch.cat(
-        [
-            f(*(x[i : i + CHUNK] for x in tensors), cond={k: v[i : i + CHUNK] for k, v in cond.items()})
-            for i in range(0, len(tensors[0]), CHUNK)
-        ]
-    )
-
-
 @torch.no_grad()
 def sample(network: Network, eps: Tensor, cond: Cond, times: tuple[float, ...]) -> Tensor:
-    """x_0 in len(times) steps from eps (len(times), N, C, H, W) ~ N(0, I)."""
-    sigma_d = network.sigma_d
-
-    def run(*draws: Tensor, cond: Cond) -> Tensor:
-        x_T, *noise = (sigma_d * draw for draw in draws)
-        return few_step(lambda x, t: network(x, t, cond), x_T, times, noise, sigma_d)
-
-    return in_chunks(run, *eps[: len(times)], cond=cond)
+    """x_0 in len(times) steps from eps (at least len(times), N, C, H, W) ~ N(0, I)."""
+    x_T, *noise = (network.sigma_d * draw for draw in eps[: len(times)])
+    return few_step(lambda x, t: network(x, t, cond), x_T, times, noise, network.sigma_d)
 
 
 def ode_times(network: Network, t_max: float, steps: int) -> list[float]:
@@ -55,16 +37,9 @@ def ode_times(network: Network, t_max: float, steps: int) -> list[float]:
 @torch.no_grad()
 def endpoint(network: Network, eps: Tensor, cond: Cond, t_max: float, steps: int) -> Tensor:
     """The ODE endpoint of the original teacher, low-pass off, from eps (N, C, H, W) ~ N(0, I)."""
-    width = network.net.time_proj.width  # type: ignore[union-attr]
-    set_width(network.net, 0)
     times = ode_times(network, t_max, steps)
-
-    def run(draw: Tensor, cond: Cond) -> Tensor:
-        return ode(lambda x, t: network(x, t, cond), network.sigma_d * draw, times, network.sigma_d)
-
-    result = in_chunks(run, eps, cond=cond)
-    set_width(network.net, width)  # type: ignore[arg-type]
-    return result
+    with adapt.original(network.net):
+        return ode(lambda x, t: network(x, t, cond), network.sigma_d * eps, times, network.sigma_d)
 
 
 class Comparison:

@@ -93,7 +93,7 @@ def main() -> None:
     for run in args.runs:
         student = DiffusionPipeline.from_pretrained(run / "export" if (run / "export").is_dir() else run)
         for steps in (1, 2):
-            add(str(run), steps, *sample(student, args.n, steps))
+            add(f"student, {run.name}", steps, *sample(student, args.n, steps))
     result = {
         "date": time.strftime("%Y-%m-%d"), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__, "diffusers": diffusers.__version__, "classifier accuracy": accuracy, "rows": rows,

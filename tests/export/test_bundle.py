@@ -1,5 +1,6 @@
 """An exported folder, run by an interpreter that cannot import this package, equals our own sampler."""
 
+import functools
 import json
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TeacherMaker
+from conftest import TeacherMaker, tiny_net
 from safetensors import safe_open
 
 from scm_distill import config
@@ -31,9 +32,16 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-@pytest.fixture
-def export(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str], image_folder: Path) -> Exporter:
+@pytest.fixture(scope="module")
+def export(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_teacher: TeacherMaker,
+    recipe_of: Callable[..., str],
+    image_folder: Path,
+) -> Exporter:
+    @functools.cache
     def go(*overrides: str, **teacher: object) -> tuple[loop.Trained, bundle.Exported]:
+        tmp_path = tmp_path_factory.mktemp("export")
         path, out = tmp_path / "recipe.yaml", tmp_path / "run"
         data = image_folder if "classes" in teacher else "builtin:digits/data.npz"
         path.write_text(recipe_of(make_teacher(**teacher), data))
@@ -104,7 +112,7 @@ def test_an_export_says_what_it_is(export: Exporter) -> None:
     trained, exported = export()
     with safe_open(exported.folder / "student.safetensors", "pt") as file:
         facts = file.metadata()
-        assert set(file.keys()) == set(trained.parts.teacher.net.state_dict())
+        assert set(file.keys()) == set(tiny_net().state_dict())
     assert float(facts["t_mid"]) == exported.t_mid
     assert (facts["steps"], facts["prediction_type"], facts["sigma_d"]) == ("2", "v_prediction", "1.0")
     assert facts["base_model"] == trained.parts.teacher.name
