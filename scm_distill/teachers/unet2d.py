@@ -1,5 +1,6 @@
 """Pixel pipelines of UNet2DModel and a discrete VP scheduler: DDPMPipeline, DDIMPipeline and their like."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,8 @@ def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pick
         else:
             fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
         where = "" if Path(folder).is_dir() else "there is no such folder, and from the Hub: "
-        raise UserError(f"{repo} could not be loaded: {where}{reason[:300].rstrip('.')}.", fix) from error
+        short = textwrap.shorten(reason, 240, placeholder=" ...")
+        raise UserError(f"{repo} could not be loaded: {where}{short}", fix) from error
 
 
 def _read(pipeline: DiffusionPipeline, repo: str, hub_id: str | None) -> Teacher:
