@@ -15,7 +15,7 @@ from scm_distill.errors import UserError
 
 _PACKAGED = Path(__file__).parent / "recipes"  # in a wheel; in a checkout the folder lies beside the package
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "recipes"
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -57,7 +57,7 @@ class Objective(Section):
     warmup_steps: int = Field(1000, ge=0, description="H of r = min(1, step / H); paper 10 000, short runs about 1 000")
     weighting: Literal["adaptive", "none"] = Field("adaptive", description="w_phi(t); paper, section 4.2")
     tangent: Literal["auto", "jvp", "difference"] = Field(
-        "auto", description="jvp is exact; auto: jvp once a central difference confirms it"
+        "auto", description="jvp is exact; auto: jvp if a central difference confirms it, else an error"
     )
     difference_step: PositiveFloat = Field(0.02, description="step of the central difference in ln(tan t)")
 
@@ -72,7 +72,7 @@ class Adapt(Section):
     output: Literal["v_prediction", "keep"] = Field("v_prediction", description="what the student's network predicts")
     prefit_steps: int = Field(1000, ge=0, description="regression of the new output onto the teacher's F")
     prefit_lr: PositiveFloat = 6e-4
-    reclock: bool = Field(True, description="give the student a clock on which t_mid and t_max are grid points")
+    reclock: bool = Field(True, description="a clock on which any t_mid is a grid point; off: the teacher's own")
 
 
 class Optimizer(Section):
@@ -121,7 +121,9 @@ class Export(Section):
     """The two-step student."""
 
     t_mid: tuple[Annotated[float, Field(gt=0, lt=1.5707)], ...] = Field(
-        (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3), min_length=1, description="searched; paper 1.1 for every dataset"
+        (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3),
+        min_length=1,
+        description="searched, with adapt.reclock; paper 1.1 for every dataset",
     )
     samples: Annotated[int, Field(ge=2)] = Field(1024, description="samples for each t_mid of the search")
 

@@ -8,7 +8,7 @@ class UserError(Exception):
     run that failed by its own figures (a loss that is not finite, a student that is worse than its teacher).
     """
 
-    def __init__(self, problem: str, fix: str, *, code: int = 2) -> None:
+    def __init__(self, problem: str, fix: str = "Run again.", *, code: int = 2) -> None:
         super().__init__(f"{problem} {fix}")
         self.problem = problem
         self.fix = fix

@@ -51,7 +51,7 @@ def train(
         str | None,
         typer.Option("--resume", metavar="auto|PATH", help="Continue: the newest checkpoint of the run, or this one."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, teacher and data; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, teacher and data; start no run.")] = False,
     as_json: Json = False,
 ) -> None:
     """Distil a teacher into a two-step student.
@@ -95,7 +95,9 @@ def sample(
     compare: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Also sample this teacher, 50 steps, from the same noise.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in a run folder, else ./samples.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw images from a student, and write them as PNG.

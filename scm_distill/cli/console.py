@@ -19,7 +19,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.traceback import install
 
 from scm_distill.errors import UserError
 
@@ -62,13 +61,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 @contextmanager
 def user_errors(*, as_json: bool = False) -> Iterator[None]:
     """Show a UserError as two lines (or one JSON object) and exit with its code; other errors keep their traceback."""
-    if os.environ.get("SCM_DISTILL_DEBUG"):
-        install(console=err)
-        yield
-        return
     try:
         yield
     except UserError as error:
+        if os.environ.get("SCM_DISTILL_DEBUG"):
+            err.print_exception()
         if as_json:
             body = {"error": {"type": type(error).__name__, "message": error.problem, "hint": error.fix}}
             sys.stderr.write(json.dumps(body) + "\n")

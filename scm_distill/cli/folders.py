@@ -1,5 +1,6 @@
-"""Folders that a command writes to: claimed before the work, and taken away again when nothing came of it."""
+"""Folders that a command writes to: claimed before the work, and put back as they were when nothing came of it."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,25 @@ from scm_distill.errors import UserError
 
 @contextmanager
 def claimed(folder: Path, *, parts: tuple[str, ...] = ()) -> Iterator[list[bool]]:
-    """Make `folder` and its `parts`. On an error all that was made goes, unless the yielded list was added to.
+    """Make `folder` and its `parts`. On an error all that is new in it goes, unless the yielded list was added to.
 
     Raises UserError when it cannot be written.
     """
     keep: list[bool] = []
-    made = next((path for path in reversed([folder, *folder.parents]) if not path.exists()), None)
+    parents = [path for path in folder.parents if not path.exists()]  # nearest first
+    existed = folder.exists()
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+
+    def undo() -> None:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for path in [] if existed else [folder, *parents]:
+            with contextlib.suppress(OSError):  # another run may have moved in beside
+                path.rmdir()
+
     try:
         for name in parts or (".",):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -23,12 +37,11 @@ def claimed(folder: Path, *, parts: tuple[str, ...] = ()) -> Iterator[list[bool]
         probe.touch()
         probe.unlink()
     except OSError as error:
-        if made:
-            shutil.rmtree(made, ignore_errors=True)
+        undo()
         raise UserError(f"{folder} cannot be written: {error.strerror}.", "Choose another folder with -o.") from error
     try:
         yield keep
     except BaseException:
-        if made and not keep:
-            shutil.rmtree(made, ignore_errors=True)
+        if not keep:
+            undo()
         raise

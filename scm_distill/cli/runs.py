@@ -46,7 +46,6 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
             f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
         )
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
-        _note(recipe, folder, report)
         try:
             trained = _trained(recipe, folder, resume, report)
         finally:
@@ -70,7 +69,11 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
 
 def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> loop.Trained:
     try:
-        return loop.run(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
+        start = checkpoint.find(resume, folder) if resume else None
+        training = loop.Training(recipe, folder, start, report)
+        if training.records.main:
+            _note(recipe, folder, report)
+        return training.train()
     except signals.Interrupted as stop:
         report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
         raise SystemExit(128 + stop.number) from None

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from scm_distill import builtin
 from scm_distill.errors import UserError
 
 
@@ -32,10 +33,7 @@ class Images(Protocol):
 
 def open_images(source: str, shape: tuple[int, int, int]) -> Images:
     """Open a folder, an .npz file or `builtin:NAME`. Raises UserError when there is nothing fit to read."""
-    if source.startswith("builtin:"):
-        path = Path(__file__).parents[1] / "builtin" / source.removeprefix("builtin:")
-    else:
-        path = Path(source).expanduser()
+    path = builtin.path(source) or Path(source).expanduser()
     if path.is_dir():
         return Folder(path, shape)
     if path.suffix == ".npz" and path.is_file():
@@ -49,7 +47,10 @@ def open_images(source: str, shape: tuple[int, int, int]) -> Images:
 def to_tensor(image: Image.Image, shape: tuple[int, int, int]) -> Tensor:
     """An image as (C, H, W) in [-1, 1]: resized to cover, centre crop; alpha is dropped."""
     channels, height, width = shape
-    image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: convert() would clip it at 255
+        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32)).reshape(height, width, channels)
@@ -84,7 +85,10 @@ class Arrays:
 
 
 class Folder:
-    """Images of a folder, through `datasets`; its sub-folders, sorted by name, are the classes. Decoded on demand."""
+    """Images of a folder, through `datasets`, decoded on demand.
+
+    Its sub-folders are the classes, sorted by name, or by number where all names are numbers.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         import datasets
@@ -99,6 +103,9 @@ class Folder:
         self.path, self.shape = path, shape
         names = self.rows.features["label"].names if "label" in self.rows.features else []
         self.classes = len(names)
+        numbered = all(name.isdigit() for name in names)
+        order = sorted(range(len(names)), key=lambda i: int(names[i]) if numbered else i)
+        self.label_of = {name: label for label, name in enumerate(order)}  # of the index that `datasets` gave
         self.__getitems__([0])  # a damaged first image shows now, not in step 1
 
     def __len__(self) -> int:
@@ -110,7 +117,7 @@ class Folder:
             x_0 = torch.stack([to_tensor(image, self.shape) for image in rows["image"]])
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"An image in {self.path} cannot be decoded: {error}.", "Remove or mend it.") from error
-        return x_0, torch.tensor(rows.get("label", [-1] * len(x_0)))
+        return x_0, torch.tensor([self.label_of.get(label, -1) for label in rows.get("label", [-1] * len(x_0))])
 
 
 class _Order(Sampler[list[int]]):
@@ -136,6 +143,10 @@ class _Order(Sampler[list[int]]):
             step += 1
 
 
+def _as_it_is(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair
+
+
 def batches(
     images: Images, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -144,4 +155,4 @@ def batches(
     `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
     """
     order = _Order(len(images), batch, micro, rank, world, seed, first)
-    return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=lambda pair: pair))  # type: ignore[arg-type]
+    return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is))  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ def loop(
 
 
 def ddim(net: nn.Module, scheduler: SchedulerMixin, eps: Tensor, cond: Mapping[str, Tensor], steps: int) -> Tensor:
-    """A teacher's samples by stock DDIM, deterministic, in `steps` evaluations from eps (N, ...) ~ N(0, I)."""
+    """A teacher's samples by stock DDIM, deterministic, in at most `steps` evaluations from eps (N, ...) ~ N(0, I)."""
     config: Any = scheduler.config
-    return loop(net, DDIMScheduler.from_config(config), eps, cond, steps)
+    scheduler = DDIMScheduler.from_config(config)
+    return loop(net, scheduler, eps, cond, min(steps, len(scheduler.alphas_cumprod)))

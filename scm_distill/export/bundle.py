@@ -1,5 +1,6 @@
 """Export: search t_mid, put it on the stock scheduler's grid, write the folder, check it against ourselves."""
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from diffusers import DDPMPipeline, DiffusionPipeline, LCMScheduler
 from safetensors.torch import save_file
 from torch import Tensor
 
+from scm_distill import config
 from scm_distill.data import Images
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
@@ -21,6 +23,7 @@ from scm_distill.export import student as students
 from scm_distill.maths.schedules import alphas_cumprod_of
 from scm_distill.models import adapt
 from scm_distill.models.student import Cond, Network, in_chunks
+from scm_distill.teachers import Teacher
 from scm_distill.training.compare import sample
 from scm_distill.training.draws import generator
 from scm_distill.training.loop import Trained
@@ -68,17 +71,6 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.advance(1)
     table = _table(trained, reference, eps, cond, best)
     report.advance(2)
-    if recipe.adapt.reclock:
-        t = adapt.clock(network.clock.t_min, best.t_mid, best.t_max)
-        stock_network, error = adapt.reclock(network, t)
-        bar = alphas_cumprod_of(t, network.sigma_d)
-        report.say(
-            f"clock: t_mid {best.t_mid:.4g} and t_max {best.t_max:.4g} on the grid; "
-            f"elsewhere the time embedding is off by {error:.2%}"
-        )
-    else:
-        stock_network = Network(adapt.fold(network.net), network.clock, network.prediction, network.sigma_d)
-        bar = trained.parts.teacher.alphas_cumprod
     beside = out.with_name(out.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
     facts = {
@@ -89,39 +81,70 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
         "steps": "2",
         "prediction_type": network.prediction,
     }
-    _save(stock_network, bar, best, beside, facts)
-    (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
-    result = Exported(out, best.t_max, best.t_mid, table, search, check(beside, trained.parts.teacher.classes))
-    if not result.difference <= TOLERANCE:
-        shutil.rmtree(beside)
-        raise UserError(
-            f"The export differs from the student by {result.difference:.2e} when stock diffusers runs it.",
-            "This is a fault of scm-distill: please report it with the run's config.yaml.",
-            code=1,
-        )
-    card.write(beside, trained, facts, table, result.difference)
-    shutil.rmtree(out, ignore_errors=True)
-    beside.rename(out)
+    student = copy.deepcopy(network).cpu()
+    student.autocast = None
+    try:
+        _save(*_stock(student, best, recipe, report), best, beside, facts)
+        (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
+        difference = check(beside, student, (best.t_max, best.t_mid), trained.parts.teacher)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"The export differs from the student by {difference:.2e} when stock diffusers runs it.",
+                "This is a fault of scm-distill: please report it with the run's config.yaml.",
+                code=1,
+            )
+        card.write(beside, trained, facts, table, difference)
+        _swap(beside, out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     report.advance(3)
     report.end()
-    report.say(f"stock diffusers reproduces the two steps to {result.difference:.1e}")
-    return result
+    report.say(f"stock diffusers reproduces the student's two steps to {difference:.1e}")
+    return Exported(out, best.t_max, best.t_mid, table, search, difference)
 
 
-def check(folder: Path, classes: int | None, n: int = 4) -> float:
-    """Largest difference between stock diffusers on `folder` and our own sampler, two steps, pixels in [-1, 1]."""
-    labels = None if classes is None else torch.arange(n) % classes
-    own = students.load(str(folder))
-    cond = own.pipeline.cond(labels)
-    mine = own.sample(range(n), 2, cond)
+def _swap(new: Path, out: Path) -> None:
+    """Put `new` where `out` was; a complete one is on disk at every moment."""
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _stock(student: Network, best: Grid, recipe: config.Recipe, report: Reporter) -> tuple[Network, Tensor]:
+    """The student as a stock network, and the schedule (alphas_cumprod) it runs by."""
+    if not recipe.adapt.reclock:
+        stock_network = Network(adapt.fold(student.net), student.clock, student.prediction, student.sigma_d)
+        return stock_network, alphas_cumprod_of(student.clock.phi, student.sigma_d)
+    t = adapt.clock(student.clock.t_min, best.t_mid, best.t_max)
+    stock_network, error = adapt.reclock(student, t)
+    report.say(
+        f"clock: t_mid {best.t_mid:.4g} and t_max {best.t_max:.4g} on the grid; "
+        f"elsewhere the time embedding is off by {error:.2%}"
+    )
+    return stock_network, alphas_cumprod_of(t, student.sigma_d)
+
+
+@torch.no_grad()
+def check(folder: Path, student: Network, times: tuple[float, float], teacher: Teacher, n: int = 4) -> float:
+    """Largest difference between stock diffusers on `folder` and the trained student, two steps, pixels in [-1, 1].
+
+    A class-conditional pipeline takes no labels; there its own network and scheduler are run by the card's loop.
+    """
+    cond = teacher.cond(None if teacher.classes is None else torch.arange(n) % teacher.classes)
+    mine = students.as_stock_does(student, stock.seeded_noise(range(n), teacher.sample_shape, 2), times, cond)
     pipeline: Any = DiffusionPipeline.from_pretrained(str(folder))
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in range(n)]
-    if classes is None:
+    if teacher.classes is None:
         images = pipeline(batch_size=n, num_inference_steps=2, generator=generators, output_type="np").images
         return float((torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1 - mine.clamp(-1, 1)).abs().max())
-    x = torch.cat([torch.randn(1, *own.pipeline.sample_shape, generator=g) for g in generators])
-    return float((stock.loop(pipeline.unet, pipeline.scheduler, x, cond, 2, generators) - mine).abs().max())
+    x = torch.cat([torch.randn(1, *teacher.sample_shape, generator=g) for g in generators])
+    theirs = stock.loop(pipeline.unet, pipeline.scheduler, x, cond, 2, generators)
+    return float((theirs.clamp(-1, 1) - mine.clamp(-1, 1)).abs().max())
 
 
 def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
@@ -134,7 +157,7 @@ def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
     x_0, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     eps = torch.randn(2, n, *x_0.shape[1:], generator=generator(seed, "export noise")).to(device)
     labels = labels[torch.arange(n) % len(labels)]
-    return block_features(x_0), eps, {k: v.to(device) for k, v in trained.parts.cond(labels).items()}
+    return block_features(x_0), eps, {k: v.to(device) for k, v in trained.parts.teacher.cond(labels).items()}
 
 
 def _grids(trained: Trained) -> list[Grid]:
@@ -144,7 +167,7 @@ def _grids(trained: Trained) -> list[Grid]:
         return [Grid(MOST_STEPS, trained.parts.t_max, t_mid) for t_mid in recipe.export.t_mid]
     scheduler = LCMScheduler(num_train_timesteps=len(clock.phi))
     found: dict[tuple[int, int], int] = {}
-    for original in range(2, 51):
+    for original in range(2, min(50, len(clock.phi)) + 1):
         scheduler.set_timesteps(2, original_inference_steps=original)
         top, middle = (int(k) for k in scheduler.timesteps)
         found.setdefault((top, middle), original)
@@ -169,9 +192,11 @@ def _table(
 
     with adapt.original(parts.teacher.net):
         teacher = in_chunks(ddim, parts.F_teacher.chunk, eps[0], cond=cond).clamp(-1, 1)
+    with adapt.original(parts.F_teacher.net):
+        undistilled = _distance(parts.F_teacher, reference, eps, cond, times)
     rows: Sequence[tuple[str, int, float]] = (
         ("teacher, DDIM", 50, frechet(reference, block_features(teacher).cpu())),
-        ("teacher, undistilled", 2, _distance(parts.F_teacher, reference, eps, cond, times)),
+        ("teacher, undistilled", 2, undistilled),
         ("student", 1, _distance(trained.student, reference, eps, cond, times[:1])),
         ("student", 2, _distance(trained.student, reference, eps, cond, times)),
     )

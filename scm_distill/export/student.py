@@ -38,12 +38,17 @@ class Student:
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], steps: int, cond: Cond) -> Tensor:
         """x_0 (N, C, H, W) in `steps` steps; image i depends on seed i and its condition alone."""
-        times, sigma_d = self.times(steps), self.network.sigma_d
         device = next(self.network.parameters()).device
         eps = seeded_noise(seeds, self.pipeline.sample_shape, steps).to(device)
-        start = native("v_prediction", torch.tensor([times[0]], device=device), sigma_d)
-        x_T = eps[0] / start.rho.to(eps.dtype)  # the stock pipeline starts from x_nat = eps
-        return few_step(lambda x, t: self.network(x, t, cond), x_T, times, [sigma_d * e for e in eps[1:]], sigma_d)
+        return as_stock_does(self.network, eps, self.times(steps), cond)
+
+
+def as_stock_does(network: Network, eps: Tensor, times: Sequence[float], cond: Cond) -> Tensor:
+    """x_0 from the draws eps (len(times), N, C, H, W) ~ N(0, I) of a stock pipeline, which starts from x_nat = eps."""
+    sigma_d = network.sigma_d
+    start = native("v_prediction", torch.tensor([times[0]], device=eps.device), sigma_d)
+    x_T = eps[0] / start.rho.to(eps.dtype)
+    return few_step(lambda x, t: network(x, t, cond), x_T, times, [sigma_d * e for e in eps[1:]], sigma_d)
 
 
 def locate(model: str) -> str:

@@ -70,7 +70,7 @@ def scaled_dot_product_attention(
     )
     if dq is None and dk is None and dv is None:
         return o
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):  # autocast would round every product to bf16
         if enable_gqa:
             groups = q.shape[-3] // k.shape[-3]
             k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))

@@ -1,7 +1,12 @@
 """Power-function EMA (Karras et al. 2024, arXiv 2312.02696, section 3.1): its width grows with the training time."""
 
+import copy
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def gamma_of(std: float) -> float:
@@ -16,25 +21,23 @@ def gamma_of(std: float) -> float:
     return (low + high) / 2
 
 
-class PowerEMA:
-    """Float32 shadow of a module's parameters, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
+class PowerEMA(Generic[Module]):
+    """A frozen float32 copy of a module, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
 
     `std` is the EMA's width as a share of the training time (paper sCM: 0.05).
     """
 
-    def __init__(self, module: nn.Module, std: float) -> None:
+    def __init__(self, module: Module, std: float) -> None:
         self.gamma = gamma_of(std)
-        self.shadow: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        self.module: Module = copy.deepcopy(module).float().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the parameters after optimizer step `step`, counted from 1."""
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        shadow = list(self.shadow.values())
-        torch._foreach_lerp_(shadow, [p.detach().float() for p in module.parameters()], weight)
+        torch._foreach_lerp_(list(self.module.parameters()), [p.detach().float() for p in module.parameters()], weight)
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the parameters of `module` by the shadow."""
-        for name, p in module.named_parameters():
-            p.copy_(self.shadow[name])
+    @property
+    def shadow(self) -> dict[str, Tensor]:
+        """The averaged parameters by name."""
+        return dict(self.module.named_parameters())

@@ -9,6 +9,7 @@ from typing import Any, cast
 from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DModel
 from torch import Tensor, nn
 
+from scm_distill import builtin
 from scm_distill.errors import UserError
 from scm_distill.maths.schedules import Prediction
 
@@ -37,7 +38,7 @@ class Teacher:
     @property
     def name(self) -> str:
         """A name for cards: the Hub id, the builtin's, or the folder's own name without its path."""
-        return self.hub_id or (self.repo if self.repo.startswith("builtin:") else Path(self.repo).resolve().name)
+        return self.hub_id or (self.repo if builtin.path(self.repo) else Path(self.repo).resolve().name)
 
     def cond(self, labels: Tensor | None) -> dict[str, Tensor]:
         """Class labels (B,) as the denoiser's keyword arguments; nothing for an unconditional model."""
@@ -60,11 +61,10 @@ def load(repo: str, *, revision: str | None = None, allow_pickle: bool = False) 
 
 def resolve(repo: str) -> str:
     """Turn `builtin:NAME` into the packaged folder, and check that a local path is a pipeline folder."""
-    if repo.startswith("builtin:"):
-        path = Path(__file__).parents[1] / "builtin" / repo.removeprefix("builtin:")
-        if not path.exists():
+    if packaged := builtin.path(repo):
+        if not packaged.is_dir():
             raise UserError(f"This package has no teacher {repo!r}.", "The one that ships is builtin:digits/teacher.")
-        return str(path)
+        return str(packaged)
     path = Path(repo).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -80,7 +80,12 @@ def resolve(repo: str) -> str:
 
 def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pickle: bool) -> DiffusionPipeline:
     try:
-        return DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=not allow_pickle)
+        parts = DiffusionPipeline.load_config(folder, revision=revision)
+        _check_parts(parts, repo)  # before gigabytes are downloaded, or a package is asked for that is not installed
+        safe = None if allow_pickle else True
+        return DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=safe)
+    except UserError:
+        raise
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         reason = " ".join(str(error).split())
         if "safetensors" in reason and not allow_pickle and "found" in reason:
@@ -94,21 +99,31 @@ def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pick
         raise UserError(f"{repo} could not be loaded: {where}{short}", fix) from error
 
 
+def _refusal(repo: str, why: str) -> UserError:
+    return UserError(f"{repo} cannot be read: {why}.", f"This version reads {READABLE}.")
+
+
+def _check_parts(config: Mapping[str, Any], repo: str) -> None:
+    """Refuse a pipeline whose index names anything but a UNet2DModel and a scheduler."""
+    kinds = {name: kind[1] for name, kind in config.items() if isinstance(kind, list | tuple) and kind[1] is not None}
+    if set(kinds) != {"unet", "scheduler"} or kinds["unet"] != "UNet2DModel":
+        held = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+        raise _refusal(repo, f"{config.get('_class_name', 'its pipeline')} holds {held}")
+
+
 def _read(pipeline: DiffusionPipeline, repo: str, hub_id: str | None) -> Teacher:
     def refuse(why: str) -> UserError:
-        return UserError(f"{repo} cannot be read: {why}.", f"This version reads {READABLE}.")
+        return _refusal(repo, why)
 
-    parts = {name: part for name, part in pipeline.components.items() if part is not None}
-    net, scheduler = parts.get("unet"), parts.get("scheduler")
-    if set(parts) != {"unet", "scheduler"} or not isinstance(net, UNet2DModel):
-        kinds = ", ".join(f"{name}: {type(part).__name__}" for name, part in parts.items())
-        raise refuse(f"{type(pipeline).__name__} holds {kinds}")
+    net, scheduler = cast(UNet2DModel, pipeline.components["unet"]), pipeline.components["scheduler"]
     if not hasattr(scheduler, "alphas_cumprod"):
         raise refuse(f"{type(scheduler).__name__} has no alphas_cumprod")
     config = cast(Any, scheduler).config
     if config.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction", "sample"):
         raise refuse(f"its scheduler predicts {config.prediction_type!r}")
     bar = cast(Any, scheduler).alphas_cumprod.double()
+    if len(bar) < 2 or not bar.diff().lt(0).all():
+        raise refuse("its alphas_cumprod do not fall from step to step")
     if config.get("prediction_type", "epsilon") == "epsilon" and bar[-1] <= 0:
         raise refuse("it predicts epsilon on a zero-terminal-SNR schedule, where epsilon says nothing about x_0")
     if net.config["time_embedding_type"] != "positional":
@@ -119,6 +134,8 @@ def _read(pipeline: DiffusionPipeline, repo: str, hub_id: str | None) -> Teacher
         raise refuse(f"its class embedding is {net.config['class_embed_type']!r}, not a table of classes")
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
         raise refuse("it has BatchNorm, whose statistics forward AD would disturb")
+    if net.config["in_channels"] not in (1, 3):
+        raise refuse(f"its images have {net.config['in_channels']} channels, neither grey nor RGB")
     size = net.config["sample_size"]
     if size is None:
         raise refuse("its config has no sample_size")

@@ -14,9 +14,13 @@ from scm_distill.models.ema import PowerEMA
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
-    """The finished checkpoints of a `checkpoints` folder, oldest first."""
-    found = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in folder.glob("step-*"))
-    return sorted((int(match[1]), path) for match, path in found if match)
+    """The finished checkpoints of a `checkpoints` folder, in the order in which they were written.
+
+    Not by step: a run resumed from an older one leaves later steps behind, which are no longer its newest.
+    """
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    found.sort(key=lambda path: path.stat().st_mtime_ns)
+    return [(int(path.name.removeprefix("step-")), path) for path in found]
 
 
 def find(resume: str, run: Path) -> Path | None:
@@ -42,12 +46,12 @@ def read_state(path: Path) -> dict[str, Any]:
     """The small facts of a checkpoint: its step and what adaptation chose."""
     try:
         state = json.loads((path / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        return {key: state[key] for key in ("step", "smooth_time", "start", "made_with")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint {path} is damaged: {error}.", "Resume from an older one.") from error
-    return dict(state)
 
 
-def save(accelerator: Accelerator, folder: Path, ema: PowerEMA, state: dict[str, Any], keep: int) -> Path:
+def save(accelerator: Accelerator, folder: Path, ema: PowerEMA[Any], state: dict[str, Any], keep: int) -> Path:
     """Write `folder`/step-N for state["step"], then drop all but the newest `keep`."""
     final = folder / f"step-{state['step']}"
     beside = folder / f"writing-step-{state['step']}"
@@ -56,8 +60,9 @@ def save(accelerator: Accelerator, folder: Path, ema: PowerEMA, state: dict[str,
             shutil.rmtree(leftover)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(beside))
+    accelerator.wait_for_everyone()  # every process writes its part, and save_state does not wait for them
     if accelerator.is_main_process:
-        save_file(ema.shadow, beside / "ema.safetensors")
+        save_file({k: v.contiguous() for k, v in ema.shadow.items()}, beside / "ema.safetensors")
         (beside / "state.json").write_text(json.dumps(state) + "\n")
         if final.exists():
             shutil.rmtree(final)
@@ -68,13 +73,13 @@ def save(accelerator: Accelerator, folder: Path, ema: PowerEMA, state: dict[str,
     return final
 
 
-def load(accelerator: Accelerator, path: Path, ema: PowerEMA) -> None:
+def load(accelerator: Accelerator, path: Path, ema: PowerEMA[Any]) -> None:
     """Put a checkpoint's weights, optimizer and EMA back. Raises UserError when it does not fit or is damaged."""
     try:
         accelerator.load_state(str(path))
         shadow = load_file(path / "ema.safetensors")
         for name, value in ema.shadow.items():
-            value.copy_(shadow[name])
+            value.data.copy_(shadow[name])
     except Exception as error:  # torch, safetensors and accelerate each have errors of their own
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error

@@ -49,7 +49,8 @@ class Comparison:
         self.eps, self.cond, self.times = eps, cond, times  # eps (2, N, C, H, W)
         self.endpoint = endpoint(teacher, eps[0], cond, times[0], steps)
         self.reference = block_features(self.endpoint)
-        self.teacher, _ = self.measure(teacher)
+        with adapt.original(teacher.net):
+            self.teacher, _ = self.measure(teacher)
 
     def measure(self, network: Network) -> tuple[Figures, tuple[Tensor, Tensor]]:
         """The figures of a network, and its samples in one and in two steps."""

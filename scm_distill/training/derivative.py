@@ -43,6 +43,7 @@ def disagreement(F: Network, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, h
     """Median over the batch of |JVP - difference| / |difference|; the difference is taken in float32."""
     _, a = exact(F.sigma_d)(F, x_t, dxdt, t, cond)
     wide = Network(F.net, F.clock, F.prediction, F.sigma_d)
+    wide.chunk = F.chunk
     _, b = difference(F.sigma_d, h)(wide, x_t, dxdt, t, cond)
     return float((norm(a - b, "rms") / norm(b, "rms").clamp_min(1e-12)).median())
 

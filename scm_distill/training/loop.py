@@ -1,7 +1,6 @@
 """The run: Algorithm 1 step by step, with checkpoints, comparisons with the teacher, and reasons to stop."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from scm_distill.training import build, checkpoint, derivative, optimizer, prefi
 from scm_distill.training.compare import Comparison, Figures
 from scm_distill.training.report import Reporter
 
-UNMOVED = 1e-8  # relative change of the parameters; float32 itself resolves 6e-8 of each
+UNMOVED = 1e-12  # relative change of the parameters; the first steps of RAdam in a warm-up move them by 1e-10
 Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 
 
@@ -35,24 +34,17 @@ class Trained:
     parts: build.Parts
     student: Network
     step: int
-    main: bool  # whether this process writes
-
-
-def run(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporter) -> Trained:
-    """Train in `out`, which exists, from the checkpoint `resume` or afresh. Raises UserError, signals.Interrupted."""
-    training = Training(recipe, out, resume, report)
-    training.train()
-    return Trained(recipe, training.parts, training.average().network, training.step, training.records.main)
 
 
 class Training:
-    """One process's share of a run."""
+    """One process's share of a run in `out`, which exists, from the checkpoint `resume` or afresh. Raises UserError."""
 
     def __init__(self, recipe: config.Recipe, out: Path, resume: Path | None, report: Reporter) -> None:
-        self.recipe, self.out, self.report = recipe, out, report
+        self.recipe, self.out, self.report, self.last = recipe, out, report, resume
         state = checkpoint.read_state(resume) if resume else None
-        # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
-        self.accelerator = Accelerator(cpu=recipe.train.device == "cpu" or not torch.accelerator.is_available())
+        if state:
+            _same_student(recipe, state, resume)
+        self.accelerator = _accelerator(recipe)
         self.device = self.accelerator.device
         self.parts = build.open_parts(recipe)
         self.F_teacher = self.parts.F_teacher.to(self.device)
@@ -77,14 +69,13 @@ class Training:
         if not state and self.network.prediction != self.F_teacher.prediction:
             self._prefit(x_t, t, cond)
         self.optimizer = self.accelerator.prepare(optimizer.build(student.parameters(), recipe.optimizer))
-        self.ema = PowerEMA(student, recipe.train.ema_std)
+        self.ema: PowerEMA[Student] = PowerEMA(student, recipe.train.ema_std)
         self.step = 0
         if resume and state:
             checkpoint.load(self.accelerator, resume, self.ema)
             self.step = int(state["step"])
             report.say(f"resumed {resume} at step {self.step}")
         self.start = state["start"] if state else self._fingerprint()
-        self.averaged: Student = copy.deepcopy(self.accelerator.unwrap_model(self.student)).requires_grad_(False)
 
         with torch.no_grad():
             dxdt = self.network.sigma_d * self.F_teacher(x_t / self.network.sigma_d, t, cond)
@@ -96,14 +87,15 @@ class Training:
         self.comparison: Comparison = build.comparison(recipe, self.parts, self.device)
         self.records = records.Records(out, self.step, main=self.accelerator.is_main_process)
 
-    def train(self) -> None:
+    def train(self) -> Trained:
         """Step until recipe.train.steps. Raises UserError on a failing run, signals.Interrupted on a signal."""
         settings, o = self.recipe.train, self.recipe.objective
         objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
         batches = self._batches("train", settings.seed, self.step)
-        if self.step == 0:
+        if self._due():  # a resumed run too: its evaluation may have been what failed, or was cut off
             self._evaluate()
-            self._save()
+        if self.last is None:
+            self.last = self._save()
         with signals.held_back() as received:
             self.report.begin("distil", settings.steps, self.step)
             while self.step < settings.steps:
@@ -112,17 +104,18 @@ class Training:
                 self.ema.update(self.accelerator.unwrap_model(self.student), self.step)
                 stop = self._log(losses, grad_norm, received)
                 if stop or self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
-                    saved = self._save()
+                    self.last = self._save()
                     if stop:
-                        raise signals.Interrupted(stop, saved)
-                if self.step % settings.evaluate_every == 0 or self.step == settings.steps:
+                        raise signals.Interrupted(stop, self.last)
+                if self._due():
                     self._evaluate()
             self.report.end()
+            if received:
+                raise signals.Interrupted(received[0], self.last)
+        return Trained(self.recipe, self.parts, self.ema.module.network, self.step)
 
-    def average(self) -> Student:
-        """The EMA student, frozen."""
-        self.ema.copy_to(self.averaged)
-        return self.averaged
+    def _due(self) -> bool:
+        return self.step % self.recipe.train.evaluate_every == 0 or self.step >= self.recipe.train.steps
 
     def _batches(self, purpose: str, seed: int, first: int) -> Iterator[list[Batch]]:
         """The micro-batches of this process for step `first`, `first` + 1, ..."""
@@ -136,7 +129,7 @@ class Training:
             for z, t, flip in d.step(purpose, first):
                 x_0, labels = next(loader)
                 x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-                cond = {k: v.to(device) for k, v in self.parts.cond(labels).items()}
+                cond = {k: v.to(device) for k, v in self.parts.teacher.cond(labels).items()}
                 step.append((x_0.to(device), z.to(device), t.to(device), cond))
             yield step
             first += 1
@@ -171,16 +164,14 @@ class Training:
         self.records.write({"step": self.step, **figures, "lr": lr, **records.buckets(columns)})
         for name, value in figures.items():
             if not math.isfinite(value):
-                last = checkpoint.steps_in(self.out / "checkpoints")[-1][1]
-                raise UserError(
-                    f"The {name} is {value} at step {self.step}.", f"Lower optimizer.lr and --resume {last}.", code=1
-                )
+                fix = f"Lower optimizer.lr and --resume {self.last}."
+                raise UserError(f"The {name} is {value} at step {self.step}.", fix, code=1)
         self.report.advance(self.step, figures)
         return int(gathered[:, 1].max())
 
     def _evaluate(self) -> None:
         """Compare the EMA student with its teacher, save a preview, and stop a run that fails by these figures."""
-        student, (one, two) = self.comparison.measure(self.average().network)
+        student, (one, two) = self.comparison.measure(self.ema.module.network)
         teacher: Figures = self.comparison.teacher
         self.records.write({"step": self.step, "student": asdict(student), "teacher": asdict(teacher)})
         self.records.preview(self.step, [self.comparison.endpoint, two, one])
@@ -190,6 +181,9 @@ class Training:
             f"2 steps {student.two_steps:.3g} ({teacher.two_steps:.3g}); "
             f"1-step RMSE {student.rmse:.3g} ({teacher.rmse:.3g})"
         )
+        if any(math.isnan(value) for value in asdict(student).values()):
+            fix = f"Lower optimizer.lr and --resume {self.last}."
+            raise UserError(f"The student's samples are not finite at step {self.step}.", fix, code=1)
         if self.step > 0 and self._moved() < UNMOVED:
             raise UserError(
                 f"The student's parameters have not moved in {self.step} steps.",
@@ -206,14 +200,15 @@ class Training:
             )
 
     def _save(self) -> Path:
-        state = {"step": self.step, "smooth_time": self.width, "start": self.start}
+        state = {"step": self.step, "smooth_time": self.width, "start": self.start, "made_with": _identity(self.recipe)}
         folder, keep = self.out / "checkpoints", self.recipe.train.keep_checkpoints
         return checkpoint.save(self.accelerator, folder, self.ema, state, keep)
 
     def _fingerprint(self) -> list[float]:
         """A few entries of every parameter, to see whether anything moved."""
-        model = self.accelerator.unwrap_model(self.student)
-        return [float(x) for p in model.parameters() for x in p.detach().flatten()[:: max(1, p.numel() // 4)][:4]]
+        return [
+            float(x) for p in self.network.parameters() for x in p.detach().flatten()[:: max(1, p.numel() // 4)][:4]
+        ]
 
     def _moved(self) -> float:
         """The relative change of the parameters since step 0, over their fingerprints."""
@@ -230,3 +225,37 @@ class Training:
         )  # fmt: skip
         after = prefit.relative_error(self.network, self.F_teacher, x_t, t, cond)
         self.report.say(f"pre-fit to v prediction: relative error of F {before:.3g} -> {after:.3g}")
+
+
+def _accelerator(recipe: config.Recipe) -> Accelerator:
+    """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
+    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
+    cpu = recipe.train.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            "Accelerate's configuration asks for gradient accumulation.",
+            "Set it to 1 there, and train.micro_batch_size in the recipe.",
+        )
+    return accelerator
+
+
+def _identity(recipe: config.Recipe) -> dict[str, Any]:
+    """The settings that decide what a checkpoint's weights mean."""
+    return {
+        "teacher.repo": recipe.teacher.repo,
+        "teacher.revision": recipe.teacher.revision,
+        "objective.sigma_d": recipe.objective.sigma_d,
+        "objective.weighting": recipe.objective.weighting,
+        "adapt.output": recipe.adapt.output,
+        "adapt.smooth_time": recipe.adapt.smooth_time,
+    }
+
+
+def _same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | None) -> None:
+    for key, value in _identity(recipe).items():
+        if state["made_with"][key] != value:
+            raise UserError(
+                f"{resume} was made with {key}={state['made_with'][key]}, the recipe says {value}.",
+                "Set it back, or start a new run with -o.",
+            )

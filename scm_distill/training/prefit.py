@@ -4,12 +4,14 @@ An epsilon network is a badly conditioned one-step student near t = pi/2 (its er
 network that predicts v is not, but its last layers must first learn to.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from scm_distill.errors import UserError
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models.student import Cond, Network
 from scm_distill.training.report import Reporter
@@ -52,6 +54,8 @@ def fit(
             loss = (F_theta - target).square().mean() / len(micro_batches)
             accelerator.backward(loss + 0 * w_phi.sum())  # w_phi takes part, or DDP waits for its gradient
             value += loss.item()
+        if not math.isfinite(value):
+            raise UserError(f"The pre-fit loss is {value} at step {step}.", "Lower adapt.prefit_lr.", code=1)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -20,8 +20,9 @@ class Records:
     def __init__(self, folder: Path, step: int, *, main: bool) -> None:
         self.folder, self.main = folder, main
         self.metrics = folder / "metrics.jsonl"
-        if main and self.metrics.exists():  # lines of steps that a resumed run takes again, or of a torn write
+        if main and self.metrics.exists():  # lines that a resumed run writes again, or of a torn write
             kept = [line for line in self.metrics.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in kept if "student" not in json.loads(line) or _step(line) < step]
             self.metrics.write_text("".join(line + "\n" for line in kept))
 
     def write(self, line: dict[str, Any]) -> None:

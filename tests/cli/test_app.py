@@ -128,6 +128,26 @@ def test_a_corrupt_teacher_leaves_nothing_and_json_errors_are_json(cli: Cli, rec
     assert names(tmp_path) == {"mine.yaml"}
 
 
+def test_a_failed_run_leaves_its_neighbours_and_an_existing_folder_as_they_were(
+    cli: Cli, recipe: Path, tmp_path: Path
+) -> None:
+    from scm_distill.cli.folders import claimed
+
+    def fail() -> None:
+        with claimed(tmp_path / "runs/a"):
+            (tmp_path / "runs/b").mkdir()  # another run begins
+            (tmp_path / "runs/a/half").write_text("")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path / "runs") == {"b"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes").write_text("keep")
+    assert cli("train", recipe, "-o", "mine", "-s", "teacher.repo=./missing").returncode == 2
+    assert names(tmp_path / "mine") == {"notes"}
+
+
 def test_recipes_that_are_none(cli: Cli, tmp_path: Path) -> None:
     done = cli("train", "digit")
     assert (done.returncode, "Did you mean 'digits'?" in done.stderr) == (2, True)

@@ -34,6 +34,20 @@ def test_pixels_survive_the_way_there_and_back() -> None:
     assert np.array_equal(np.array(to_images(x_0[None])[0]), pixels)
 
 
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    image = Image.fromarray(np.full((8, 8), 32896, dtype=np.uint16))
+    assert to_tensor(image, (1, 8, 8)).abs().max() < 0.01
+
+
+def test_numbered_class_folders_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for label in range(12):
+        (tmp_path / str(label)).mkdir()
+        Image.new("L", (8, 8), 20 * label).save(tmp_path / str(label) / "0.png")
+    images = open_images(str(tmp_path), (1, 8, 8))
+    x_0, labels = images.__getitems__(range(12))
+    assert torch.allclose((x_0[:, 0, 0, 0] + 1) * 127.5 / 20, labels.float(), atol=1e-3)
+
+
 def test_a_grid_magnifies_tiny_images_and_fills_its_last_row() -> None:
     sheet = grid(to_images(torch.ones(5, 1, 8, 8)), columns=3)
     cell = 64 + 2 * FRAME

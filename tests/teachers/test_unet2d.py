@@ -57,6 +57,7 @@ def refusal(repo: Path | str) -> UserError:
 def test_what_cannot_be_read_is_refused_by_name(make_teacher: TeacherMaker, tmp_path: Path) -> None:
     assert "fourier" in refusal(make_teacher(time_embedding_type="fourier")).problem
     assert "variance" in refusal(make_teacher(out_channels=2)).problem
+    assert "neither grey nor RGB" in refusal(make_teacher(channels=2)).problem
     assert "class embedding" in refusal(make_teacher(class_embed_type="timestep")).problem
     flow = tmp_path / "flow"
     DDPMPipeline(tiny_net(), FlowMatchEulerDiscreteScheduler()).save_pretrained(str(flow))
@@ -98,6 +99,7 @@ def test_pickled_weights_are_loaded_only_on_request(make_teacher: TeacherMaker, 
     torch.save(tiny_net().state_dict(), pickled / "unet" / "diffusion_pytorch_model.bin")
     assert "teacher.allow_pickle" in refusal(pickled).fix
     assert teachers.load(str(pickled), allow_pickle=True).classes is None
+    assert teachers.load("builtin:digits/teacher", allow_pickle=True).classes is None  # safetensors still will do
 
 
 def test_the_licence_of_the_teachers_card_is_read(make_teacher: TeacherMaker) -> None:

@@ -58,7 +58,7 @@ def run(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         start = checkpoint.find(resume, out) if resume else None
-        return loop.run(config.read(str(path), overrides), out, start, listener or Silent()), out
+        return loop.Training(config.read(str(path), overrides), out, start, listener or Silent()).train(), out
 
     return go
 
@@ -135,7 +135,7 @@ def test_every_choice_of_the_recipe_runs(run: Run, override: str) -> None:
 
 def test_class_conditional_from_a_folder(run: Run, image_folder: Path) -> None:
     trained, _ = run(data=image_folder, classes=3, channels=3)
-    assert trained.parts.cond(torch.tensor([1]))["class_labels"].tolist() == [1]
+    assert trained.parts.teacher.cond(torch.tensor([1]))["class_labels"].tolist() == [1]
     with pytest.raises(UserError, match="2 classes"):
         run("other", data=image_folder, classes=2, channels=3)
 
@@ -178,6 +178,35 @@ def test_a_student_worse_than_its_teacher_stops_the_run(run: Run) -> None:
         run("run", *ruinous)
     trained, _ = run("anyway", *ruinous, "train.stop_if_worse=false")
     assert trained.step == 4
+
+
+def test_resuming_a_run_that_failed_its_last_evaluation_fails_again(run: Run) -> None:
+    ruinous = ("optimizer.lr=10", "optimizer.grad_clip=null", "objective.warmup_steps=4", "train.evaluate_samples=16")
+    for resume in (None, "auto"):
+        with pytest.raises(UserError, match="worse than the teacher"):
+            run("run", *ruinous, resume=resume)
+
+
+def test_a_checkpoint_is_not_read_as_another_kind_of_student(run: Run) -> None:
+    run()
+    with pytest.raises(UserError, match=r"made with adapt\.output=v_prediction, the recipe says keep"):
+        run("run", "adapt.output=keep", resume="auto")
+
+
+def test_the_newest_checkpoint_is_the_one_written_last(run: Run) -> None:
+    """Resumed from an older one, a run leaves later steps behind, which are no longer its newest."""
+
+    def stop(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = run()[1]
+    with pytest.raises(signals.Interrupted) as caught:
+        run("run", "train.checkpoint_every=100", resume=str(out / "checkpoints/step-2"), listener=Listener(stop))
+    saved = caught.value.saved
+    assert saved.exists()
+    assert checkpoint.find("auto", out) == saved
+    assert saved.name in ("step-3", "step-4")
 
 
 def test_tangents_that_disagree_stop_before_the_first_step(run: Run) -> None:
