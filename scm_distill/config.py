@@ -185,7 +185,9 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         problems = [_explain(detail) for detail in error.errors()]
-        raise UserError("; ".join(problems) + ".", "See `scm-distill recipes schema` for every setting.") from error
+        text = "; ".join(problems)
+        end = "" if text.endswith("?") else "."
+        raise UserError(text + end, "See `scm-distill recipes schema` for every setting.") from error
 
 
 def dump(recipe: Recipe) -> str:

@@ -92,10 +92,10 @@ class Training:
         settings, o = self.recipe.train, self.recipe.objective
         objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
         batches = self._batches("train", settings.seed, self.step)
-        if self._due():  # a resumed run too: its evaluation may have been what failed, or was cut off
-            self._evaluate()
         if self.last is None:
             self.last = self._save()
+        if self._due():  # a resumed run too: its evaluation may have been what failed, or was cut off
+            self._evaluate()
         with signals.held_back() as received:
             self.report.begin("distil", settings.steps, self.step)
             while self.step < settings.steps:
