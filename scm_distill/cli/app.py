@@ -64,6 +64,7 @@ def train(
         settings = config.read(recipe, overrides or ())
         from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
 
+        console.hush_libraries()
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
         if dry_run:
             _show(runs.plan(settings), as_json=as_json)
@@ -107,6 +108,7 @@ def sample(
     with console.user_errors(as_json=as_json):
         from scm_distill.cli import drawing
 
+        console.hush_libraries()
         summary = drawing.sample(
             model, n=n, seed=seed, steps=steps, classes=classes, grid=grid, compare=compare, out=out
         )

@@ -58,6 +58,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     out.print(drawing)
 
 
+def hush_libraries() -> None:
+    """Keep the bars and advice of diffusers off stderr: what matters is said by the commands."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 @contextmanager
 def user_errors(*, as_json: bool = False) -> Iterator[None]:
     """Show a UserError as two lines (or one JSON object) and exit with its code; other errors keep their traceback."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 
@@ -17,12 +16,9 @@ from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
 from scm_distill.export import student as students
+from scm_distill.models.student import in_chunks
 
-TEACHER_STEPS = 50
 CHUNK = 64  # images at a time; no image depends on it
-
-diffusers_logging.disable_progress_bar()
-diffusers_logging.set_verbosity_error()
 
 
 def sample(
@@ -41,6 +37,7 @@ def sample(
     student = students.load(model)
     student.times(steps)
     student.network.to(device)
+    student.network.chunk = CHUNK
     labels = _labels(classes, student.pipeline.classes, n)
     cond = {k: v.to(device) for k, v in student.pipeline.cond(labels).items()}
     teacher = teachers.load(compare) if compare else None
@@ -52,14 +49,15 @@ def sample(
 
     def of_teacher(seeds: range, cond: dict[str, Tensor]) -> Tensor:
         assert teacher
+        net, scheduler = teacher.net.to(device), teacher.scheduler
         eps = stock.seeded_noise(seeds, teacher.sample_shape, 1)[0].to(device)
-        return stock.ddim(teacher.net.to(device), teacher.scheduler, eps, cond, TEACHER_STEPS)
+        return in_chunks(lambda x, c: stock.ddim(net, scheduler, x, c, stock.TEACHER_STEPS), CHUNK, eps, cond=cond)
 
     folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
     seeds, sheets = range(seed, seed + n), []
     summary: dict[str, Any] = {"folder": str(folder)}
     with claimed(folder):
-        for who, draw, count in (("student", of_student, steps), ("teacher", of_teacher, TEACHER_STEPS)):
+        for who, draw, count in (("student", of_student, steps), ("teacher", of_teacher, stock.TEACHER_STEPS)):
             if who == "teacher" and teacher is None:
                 continue
             images, ms = _draw(draw, seeds, cond)
@@ -78,11 +76,9 @@ def _draw(
 ) -> tuple[list[Image.Image], float]:
     """The images of `seeds`, and milliseconds per image after a first call that pays for allocations."""
     draw(seeds[:1], {k: v[:1] for k, v in cond.items()})
-    images, begin = [], time.perf_counter()
-    for i in range(0, len(seeds), CHUNK):
-        images.append(draw(seeds[i : i + CHUNK], {k: v[i : i + CHUNK] for k, v in cond.items()}).cpu())
-    ms = 1000 * (time.perf_counter() - begin) / len(seeds)
-    return to_images(torch.cat(images)), ms
+    begin = time.perf_counter()
+    x_0 = draw(seeds, cond).cpu()
+    return to_images(x_0), 1000 * (time.perf_counter() - begin) / len(seeds)
 
 
 def _side_by_side(grids: list[Image.Image]) -> Image.Image:

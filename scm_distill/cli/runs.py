@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import logging as diffusers_logging
 
 from scm_distill import config
 from scm_distill.cli.folders import claimed
@@ -13,9 +12,6 @@ from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.training import build, checkpoint, loop, signals
 from scm_distill.training.report import Reporter, Silent
-
-diffusers_logging.disable_progress_bar()
-diffusers_logging.set_verbosity_error()
 
 
 def plan(recipe: config.Recipe) -> dict[str, Any]:

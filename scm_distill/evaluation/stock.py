@@ -7,6 +7,8 @@ import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from torch import Tensor, nn
 
+TEACHER_STEPS = 50  # of DDIM, the baseline of every comparison
+
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], steps: int) -> Tensor:
     """eps (steps, N, ...) ~ N(0, I): what `steps` draws from torch.Generator().manual_seed(seed) give, image by image.

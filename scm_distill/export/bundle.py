@@ -188,14 +188,13 @@ def _table(
     parts, times = trained.parts, (best.t_max, best.t_mid)
 
     def ddim(draw: Tensor, cond: Cond) -> Tensor:
-        return stock.ddim(parts.teacher.net, parts.teacher.scheduler, draw, cond, 50)
+        return stock.ddim(parts.teacher.net, parts.teacher.scheduler, draw, cond, stock.TEACHER_STEPS)
 
-    with adapt.original(parts.teacher.net):
-        teacher = in_chunks(ddim, parts.F_teacher.chunk, eps[0], cond=cond).clamp(-1, 1)
     with adapt.original(parts.F_teacher.net):
+        teacher = in_chunks(ddim, parts.F_teacher.chunk, eps[0], cond=cond).clamp(-1, 1)
         undistilled = _distance(parts.F_teacher, reference, eps, cond, times)
     rows: Sequence[tuple[str, int, float]] = (
-        ("teacher, DDIM", 50, frechet(reference, block_features(teacher).cpu())),
+        ("teacher, DDIM", stock.TEACHER_STEPS, frechet(reference, block_features(teacher).cpu())),
         ("teacher, undistilled", 2, undistilled),
         ("student", 1, _distance(trained.student, reference, eps, cond, times[:1])),
         ("student", 2, _distance(trained.student, reference, eps, cond, times)),

@@ -64,13 +64,16 @@ def locate(model: str) -> str:
     return model
 
 
-def load(model: str, *, sigma_d: float = 1.0) -> Student:
-    """Open an exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
+def load(model: str) -> Student:
+    """Open an exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else.
+
+    It is read at sigma_d = 1 whatever it was trained with: the native pipeline does not depend on it.
+    """
     pipeline = teachers.load(locate(model))
     if type(pipeline.scheduler).__name__ != "LCMScheduler":
         raise UserError(
             f"{model} is no few-step student: its scheduler is {type(pipeline.scheduler).__name__}.",
             "Give a run folder, or the export folder in it.",
         )
-    clock = DiscreteSchedule(pipeline.alphas_cumprod, sigma_d)
-    return Student(pipeline, Network(pipeline.net, clock, pipeline.prediction, sigma_d).eval())
+    clock = DiscreteSchedule(pipeline.alphas_cumprod, 1.0)
+    return Student(pipeline, Network(pipeline.net, clock, pipeline.prediction, 1.0).eval())

@@ -1,5 +1,6 @@
 """Pixel pipelines of UNet2DModel and a discrete VP scheduler: DDPMPipeline, DDIMPipeline and their like."""
 
+import functools
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,9 +113,7 @@ def _check_parts(config: Mapping[str, Any], repo: str) -> None:
 
 
 def _read(pipeline: DiffusionPipeline, repo: str, hub_id: str | None) -> Teacher:
-    def refuse(why: str) -> UserError:
-        return _refusal(repo, why)
-
+    refuse = functools.partial(_refusal, repo)
     net, scheduler = cast(UNet2DModel, pipeline.components["unet"]), pipeline.components["scheduler"]
     if not hasattr(scheduler, "alphas_cumprod"):
         raise refuse(f"{type(scheduler).__name__} has no alphas_cumprod")

@@ -21,8 +21,7 @@ class Records:
         self.folder, self.main = folder, main
         self.metrics = folder / "metrics.jsonl"
         if main and self.metrics.exists():  # lines that a resumed run writes again, or of a torn write
-            kept = [line for line in self.metrics.read_text().splitlines() if _step(line) <= step]
-            kept = [line for line in kept if "student" not in json.loads(line) or _step(line) < step]
+            kept = [line for line in self.metrics.read_text().splitlines() if _stays(line, step)]
             self.metrics.write_text("".join(line + "\n" for line in kept))
 
     def write(self, line: dict[str, Any]) -> None:
@@ -58,8 +57,10 @@ def buckets(columns: dict[str, Tensor]) -> dict[str, list[float | None]]:
     return result
 
 
-def _step(line: str) -> float:
+def _stays(line: str, step: int) -> bool:
+    """Whether a run resumed at `step` leaves this line: its steps up to there, its evaluations before it."""
     try:
-        return float(json.loads(line)["step"])
+        content = json.loads(line)
     except ValueError:
-        return float("inf")
+        return False
+    return bool(content["step"] < step or (content["step"] == step and "student" not in content))
