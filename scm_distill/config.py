@@ -29,15 +29,34 @@ class Teacher(Section):
 
     repo: str = Field(description="pipeline folder, Hub id, or builtin:NAME")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    call: dict[str, Any] = Field(
+        {}, description="arguments of its stock call, such as height, width, num_frames or max_sequence_length"
+    )
+    pipeline: str | None = Field(None, description="of a single .safetensors file: the diffusers class that reads it")
+    config: str | None = Field(None, description="of a single file: folder or Hub id with the parts' configuration")
     allow_pickle: bool = Field(False, description="load .bin weights too; only from a source that you trust")
 
 
 class Data(Section):
-    """The images that noise is added to."""
+    """What noise is added to."""
 
-    source: str = Field(description="folder of images (class sub-folders), .npz of images and labels, or builtin:NAME")
-    flip: bool = Field(False, description="mirror half of the images")
+    source: str = Field(
+        description="teacher (its own samples), a folder of images, clips or .wav files, an .npz, or builtin:NAME"
+    )
+    prompts: str | None = Field(None, description="text file, a prompt a line; for data.source=teacher")
+    samples: PositiveInt = Field(1024, description="of data.source=teacher: how many are drawn before training")
+    flip: bool = Field(False, description="mirror half of the images; pixel teachers only")
     workers: int = Field(0, ge=0, description="processes that decode images")
+
+
+class Guidance(Section):
+    """Classifier-free guidance, by the teacher's own rule, baked into the student."""
+
+    scale: float | tuple[float, float] | None = Field(
+        None, description="a scale, or a range [low, high] for a network that is told the scale; null: unguided"
+    )
+    negative_prompt: str = Field("", description="what the teacher is guided away from")
+    dropout: Share = Field(0.0, description="share of samples whose condition is replaced by the unconditional one")
 
 
 class Objective(Section):
@@ -59,7 +78,9 @@ class Objective(Section):
     tangent: Literal["auto", "jvp", "difference"] = Field(
         "auto", description="jvp is exact; auto: jvp if a central difference confirms it, else an error"
     )
-    difference_step: PositiveFloat = Field(0.02, description="step of the central difference in ln(tan t)")
+    difference_step: Literal["auto"] | PositiveFloat = Field(
+        "auto", description="step of the central difference in ln(tan t); auto: 0.02 for index times, 0.002 for others"
+    )
 
 
 class Adapt(Section):
@@ -69,10 +90,14 @@ class Adapt(Section):
         "auto", description="width of the time embedding's low-pass in native steps; 0 is off"
     )
     tolerance: PositiveFloat = Field(0.05, description="auto: largest relative change of the teacher's F")
-    output: Literal["v_prediction", "keep"] = Field("v_prediction", description="what the student's network predicts")
+    output: Literal["v_prediction", "keep"] = Field(
+        "v_prediction", description="what becomes of an epsilon or x_0 prediction; others stay as they are"
+    )
     prefit_steps: int = Field(1000, ge=0, description="regression of the new output onto the teacher's F")
     prefit_lr: PositiveFloat = 6e-4
-    reclock: bool = Field(True, description="a clock on which any t_mid is a grid point; off: the teacher's own")
+    reclock: Literal["auto"] | bool = Field(
+        "auto", description="a clock on which any t_mid is a grid point (auto: pixel UNets); off: the teacher's own"
+    )
 
 
 class Optimizer(Section):
@@ -123,7 +148,7 @@ class Export(Section):
     t_mid: tuple[Annotated[float, Field(gt=0, lt=1.5707)], ...] = Field(
         (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3),
         min_length=1,
-        description="searched, with adapt.reclock; paper 1.1 for every dataset",
+        description="searched; paper 1.1 for every dataset. Discrete latent teachers search their own grid instead",
     )
     samples: Annotated[int, Field(ge=2)] = Field(1024, description="samples for each t_mid of the search")
 
@@ -133,6 +158,7 @@ class Recipe(Section):
 
     teacher: Teacher
     data: Data
+    guidance: Guidance = Guidance()
     objective: Objective = Objective()
     adapt: Adapt = Adapt()
     optimizer: Optimizer = Optimizer()
@@ -147,6 +173,11 @@ class Recipe(Section):
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} is no multiple of train.micro_batch_size {micro}"
             )
+        scale = self.guidance.scale
+        if isinstance(scale, tuple) and scale[0] >= scale[1]:
+            raise ValueError(f"guidance.scale {list(scale)} is no range from low to high")
+        if self.guidance.dropout and scale is None:
+            raise ValueError("guidance.dropout needs guidance.scale: without guidance there is no unconditional half")
         return self
 
 
@@ -179,6 +210,11 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path} is no readable YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")
+    return parse(content, overrides)
+
+
+def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe out of nested settings, changed by `overrides`. Raises UserError."""
     for override in overrides:
         _set(content, override)
     try:

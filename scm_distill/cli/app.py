@@ -80,13 +80,20 @@ def train(
         console.table("Distance to the data (lower is better)", ("sampler", "network evaluations", "distance"), rows)
         console.result(summary["export"])
         compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
-        console.hint(f"scm-distill sample {folder} --grid{compare}")
+        prompt = ' -p "a photo of a cat"' if summary["driver"] == "prompt" else ""
+        console.hint(f"scm-distill sample {folder}{prompt} --grid{compare}")
 
 
 @app.command()
 def sample(
     model: Annotated[str, typer.Argument(help="A run folder, an exported pipeline folder, or a Hub id.")],
-    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 16,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="What to draw; may be given several times, taken in turn."),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="How many. Default: 16, or one a prompt.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i is drawn from seed + i, whatever the number.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Network evaluations.")] = 2,
     classes: Annotated[
@@ -101,16 +108,24 @@ def sample(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw images from a student, and write them as PNG.
+    """Draw samples from a student, and write them as PNG, GIF or WAV.
 
-    Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/digits --compare builtin:digits/teacher
+    Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/sd15 -p "a red fox" -p "a lighthouse"
     """
     with console.user_errors(as_json=as_json):
         from scm_distill.cli import drawing
 
         console.hush_libraries()
         summary = drawing.sample(
-            model, n=n, seed=seed, steps=steps, classes=classes, grid=grid, compare=compare, out=out
+            model,
+            prompts=prompts or [],
+            n=n or len(prompts or []) or 16,
+            seed=seed,
+            steps=steps,
+            classes=classes,
+            grid=grid,
+            compare=compare,
+            out=out,
         )
         if as_json:
             console.result_json(summary)
@@ -122,6 +137,40 @@ def sample(
 
 
 @app.command()
+def inspect(
+    teacher: Annotated[str, typer.Argument(help="A pipeline folder, a Hub id, or a single .safetensors file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="As in train; for example -s teacher.call.height=512."),
+    ] = None,
+    export_check: Annotated[
+        bool, typer.Option("--export-check/--no-export-check", help="Write it as a student, and run that by diffusers.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Say what a teacher is, whether it can be distilled, and the recipe to start from.
+
+    Examples: scm-distill inspect builtin:digits/teacher; scm-distill inspect runwayml/stable-diffusion-v1-5 --json
+    """
+    with console.user_errors(as_json=as_json):
+        import yaml
+
+        from scm_distill.cli import inspecting
+
+        console.hush_libraries()
+        with console.Live(quiet=as_json) as live:
+            facts = inspecting.inspect(teacher, overrides or [], export_check=export_check, report=live)
+        if as_json:
+            console.result_json(facts)
+            return
+        recipe = facts.pop("recipe")
+        _show(facts)
+        console.result("")
+        console.result(yaml.safe_dump(recipe, sort_keys=False).rstrip())
+        console.hint("save these lines as my.yaml, then: scm-distill train my.yaml --dry-run")
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and whether the tangent works on it."""
     with console.user_errors(as_json=as_json):
@@ -130,10 +179,11 @@ def doctor(as_json: Json = False) -> None:
         _show(health.doctor(), as_json=as_json)
 
 
-def _show(facts: dict[str, Any], *, as_json: bool) -> None:
+def _show(facts: dict[str, Any], *, as_json: bool = False) -> None:
     if as_json:
         console.result_json(facts)
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        console.result(f"{name:<{width}}  {value}")
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        console.result(f"{name:<{width}}  {text}")

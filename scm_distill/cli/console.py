@@ -59,11 +59,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def hush_libraries() -> None:
-    """Keep the bars and advice of diffusers off stderr: what matters is said by the commands."""
+    """Keep the bars and advice of diffusers and transformers off stderr: what matters is said by the commands."""
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    for library in (logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from scm_distill import teachers
+from scm_distill.cli import stock_drawing
 from scm_distill.cli.folders import claimed
 from scm_distill.data.pictures import grid as make_grid
 from scm_distill.data.pictures import to_images
@@ -28,11 +29,21 @@ def sample(
     seed: int,
     steps: int,
     classes: str | None,
+    prompts: list[str],
     grid: bool,
     compare: str | None,
     out: Path | None,
 ) -> dict[str, Any]:
-    """Draw `n` images and write them; the summary. Raises UserError."""
+    """Draw `n` samples and write them; the summary. Raises UserError."""
+    folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
+    if (call := stock_drawing.call_of(students.locate(model))) is not None:
+        driven_by: Any = prompts or (_classes(classes) if classes else None)
+        return stock_drawing.sample(
+            students.locate(model), call, driven_by=driven_by, n=n, seed=seed, steps=steps, make_grid=grid,
+            compare=compare, out=folder,
+        )  # fmt: skip
+    if prompts:
+        raise UserError("This student takes no prompts.", "Leave --prompt away.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = students.load(model)
     student.times(steps)
@@ -53,7 +64,6 @@ def sample(
         eps = stock.seeded_noise(seeds, teacher.sample_shape, 1)[0].to(device)
         return in_chunks(lambda x, c: stock.ddim(net, scheduler, x, c, stock.TEACHER_STEPS), CHUNK, eps, cond=cond)
 
-    folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
     seeds, sheets = range(seed, seed + n), []
     summary: dict[str, Any] = {"folder": str(folder)}
     with claimed(folder):
@@ -90,17 +100,22 @@ def _side_by_side(grids: list[Image.Image]) -> Image.Image:
     return whole
 
 
+def _classes(classes: str) -> list[int]:
+    chosen: list[int] = []
+    for part in classes.split(","):
+        first, dash, last = part.partition("-")
+        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
+            raise UserError(f"--classes {classes!r} is no list of classes.", "Write for example 0-9 or 1,3,7.")
+        chosen += range(int(first), int(last or first) + 1)
+    return chosen
+
+
 def _labels(classes: str | None, known: int | None, n: int) -> Tensor | None:
     if known is None:
         if classes is not None:
             raise UserError("This student is unconditional: it has no classes.", "Leave --classes away.")
         return None
-    chosen: list[int] = []
-    for part in (classes or f"0-{known - 1}").split(","):
-        first, dash, last = part.partition("-")
-        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
-            raise UserError(f"--classes {classes!r} is no list of classes.", "Write for example 0-9 or 1,3,7.")
-        chosen += range(int(first), int(last or first) + 1)
+    chosen = _classes(classes or f"0-{known - 1}")
     if not chosen or max(chosen) >= known:
         raise UserError(f"--classes {classes!r} leaves the model's classes, 0 to {known - 1}.", "Choose among them.")
     return torch.tensor([chosen[i % len(chosen)] for i in range(n)])

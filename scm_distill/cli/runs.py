@@ -10,23 +10,31 @@ from scm_distill import config
 from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
-from scm_distill.training import build, checkpoint, loop, signals
+from scm_distill.training import build, checkpoint, dataset, loop, signals
 from scm_distill.training.report import Reporter, Silent
 
 
 def plan(recipe: config.Recipe) -> dict[str, Any]:
     """What a run would do, from the real teacher and data; nothing is written."""
     parts = build.open_parts(recipe)
-    clock = parts.F_teacher.clock
-    return {
-        "teacher": f"{recipe.teacher.repo}, {parts.teacher.prediction}, {len(clock.phi)} steps",
-        "parameters": sum(p.numel() for p in parts.teacher.net.parameters()),
-        "sample": " x ".join(map(str, parts.teacher.sample_shape)),
+    source = dataset.origin(recipe, parts.teacher)
+    clock, teacher = parts.F_teacher.clock, parts.teacher
+    facts: dict[str, Any] = {
+        "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",
+        "parameters": sum(p.numel() for p in teacher.net.parameters()),
+        "sample": " x ".join(map(str, teacher.sample_shape)),
         "times": f"{clock.t_min:.4f} to {parts.t_max:.4f} (t_max)",
-        "images": len(parts.images),
-        "classes": parts.teacher.classes or "unconditional",
+        "samples": len(source),
+        "classes": teacher.classes or "unconditional",
+    }
+    if teacher.reading is not None:
+        facts["conditions"] = f"{len(source.given)}, by {teacher.reading.stock.driver}"
+        facts["guidance"] = str(teacher.rule or teacher.reading.no_guidance)
+        facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in parts.verified.items())
+    return {
+        **facts,
         "steps": recipe.train.steps,
-        "epochs": round(recipe.train.steps * recipe.train.batch_size / len(parts.images), 1),
+        "epochs": round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
     }
 
 
@@ -60,6 +68,8 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         "table": exported.table,
         "t_mid_search": exported.search,
         "stock_difference": exported.difference,
+        "call": exported.call,
+        "driver": trained.parts.teacher.reading.stock.driver if trained.parts.teacher.reading else "none",
     }
 
 

@@ -17,18 +17,22 @@ from scm_distill import builtin
 from scm_distill.errors import UserError
 
 
-class Images(Protocol):
-    """A sized set of images; `__getitems__` returns x_0 (B, C, H, W) in [-1, 1] and labels (B,), -1 where unknown."""
-
-    classes: int
+class Data(Protocol):
+    """A sized set; `__getitems__` returns x_0 (B, ...) and the ids (B,) of their conditions, -1 where unknown."""
 
     def __len__(self) -> int:
-        """The number of images."""
+        """How many."""
         ...
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The images and labels of these indices."""
+        """The samples of these indices, and their ids."""
         ...
+
+
+class Images(Data, Protocol):
+    """Images (B, C, H, W) in [-1, 1]; their ids are class labels."""
+
+    classes: int
 
 
 def open_images(source: str, shape: tuple[int, int, int]) -> Images:
@@ -148,7 +152,7 @@ def _as_it_is(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def batches(
-    images: Images, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
+    images: Data, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless micro-batches (x_0, labels) of optimizer steps `first`, `first` + 1, ...
 

@@ -1,7 +1,10 @@
-"""Samples (N, C, H, W) in [-1, 1] become images and grids."""
+"""Samples become images and grids: pixels (N, C, H, W) in [-1, 1], and what a pipeline returns for one sample."""
 
+from typing import Any
+
+import numpy as np
 from diffusers.utils import make_image_grid
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 SMALLEST = 64  # pixels: smaller pictures are magnified in a grid, by whole factors, to be seen
@@ -12,6 +15,40 @@ def to_images(x_0: Tensor) -> list[Image.Image]:
     """One 8-bit image per sample."""
     pixels = ((x_0.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
+
+
+def frames(sample: Any) -> list[Image.Image]:
+    """The frames of a clip as a pipeline returns it: PIL images, or an array (F, H, W, C) in [0, 1]."""
+    if isinstance(sample, list):
+        return sample
+    array = sample.float().permute(0, 2, 3, 1).cpu().numpy() if isinstance(sample, Tensor) else np.asarray(sample)
+    pixels = array if array.dtype == np.uint8 else (array.clip(0, 1) * 255).round().astype(np.uint8)
+    return [Image.fromarray(frame) for frame in pixels]
+
+
+def is_sound(sample: Any) -> bool:
+    """Whether a pipeline's sample is audio: an array (T,), (C, T) or (T, C)."""
+    return not isinstance(sample, Image.Image | list) and sample.ndim <= 2
+
+
+def picture(sample: Any) -> Image.Image:
+    """One picture of what a pipeline returned for one sample: an image, three frames of a clip, a sound's waveform."""
+    if isinstance(sample, Image.Image):
+        return sample
+    if not is_sound(sample):
+        shown = frames(sample)
+        chosen = [shown[0], shown[len(shown) // 2], shown[-1]]
+        sheet: Image.Image = make_image_grid(chosen, rows=1, cols=3)
+        return sheet
+    wave = np.asarray(sample, dtype=np.float64)
+    wave = wave if wave.ndim == 1 else wave.mean(int(np.argmin(wave.shape)))
+    canvas = Image.new("RGB", (256, 64), "white")
+    draw, parts = ImageDraw.Draw(canvas), np.array_split(wave, 256)
+    loudest = max(float(np.abs(wave).max()), 1e-9)
+    for x, part in enumerate(parts):
+        if len(part):
+            draw.line([(x, 32 - 30 * part.max() / loudest), (x, 32 - 30 * part.min() / loudest)], fill="black")
+    return canvas
 
 
 def grid(images: list[Image.Image], columns: int) -> Image.Image:

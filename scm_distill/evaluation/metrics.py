@@ -1,13 +1,17 @@
 """Distances between two sets of samples that need no pretrained extractor.
 
 features   any float array of one row per sample        (N, D)
-images     pixels in [-1, 1]                            (N, C, H, W)
+x          samples: pixels or latents                   (N, ...)
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-GRID = 8  # blocks per side in `block_features`
+GRID = 8  # blocks per side of an image in `block_features`
+MOST = 1024  # features of a latent: the covariance of more is slow, and noise
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -30,15 +34,24 @@ def recall(real: Tensor, fake: Tensor, k: int = 3) -> float:
     return float((torch.cdist(real.double(), fake.double()) <= radius).any(1).double().mean())
 
 
-def block_features(images: Tensor) -> Tensor:
-    """Mean and contrast of 8 x 8 blocks, (N, D): what an extractor-free Frechet distance is taken on.
+def block_features(x: Tensor) -> Tensor:
+    """Mean and contrast of blocks, (N, D): what an extractor-free Frechet distance is taken on.
 
-    The means see the layout, the contrasts (the standard deviation within each block) see noise and blur. Images of at
-    most 8 x 8 pixels are taken as they are.
+    The means see the layout, the contrasts (the standard deviation within each block) see noise and blur. Images and
+    image latents (N, C, H, W) have 8 x 8 blocks, clips 4 x 4 x 4, sequences of tokens or sound (the smaller of the two
+    dimensions counts as channels) 64 blocks; fewer where D would pass MOST. Samples no larger are taken as they are.
     """
-    grid = (min(GRID, images.shape[-2]), min(GRID, images.shape[-1]))
-    mean = torch.nn.functional.adaptive_avg_pool2d(images, grid)
-    if images.shape[-2:] == grid:
+    if x.ndim == 3 and x.shape[1] > x.shape[2]:
+        x = x.mT
+    dims = x.ndim - 2
+    side = {1: GRID**2, 2: GRID, 3: GRID // 2}[dims]
+    while side > 1 and 2 * x.shape[1] * side**dims > MOST:
+        side -= 1
+    grid = tuple(min(side, size) for size in x.shape[2:])
+    pools: Any = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
+    pool = pools[dims - 1]
+    mean: Tensor = pool(x, grid)
+    if tuple(x.shape[2:]) == grid:
         return mean.flatten(1)
-    square = torch.nn.functional.adaptive_avg_pool2d(images.square(), grid)
+    square = pool(x.square(), grid)
     return torch.cat([mean.flatten(1), (square - mean.square()).clamp_min(0).sqrt().flatten(1)], 1)

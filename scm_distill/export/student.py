@@ -33,7 +33,8 @@ class Student:
             raise UserError(
                 f"This student samples in 1 to {most} steps, not {steps}.", "Two is what it is for."
             ) from error
-        return tuple(float(self.network.clock.phi[k]) for k in scheduler.timesteps)
+        clock: Any = self.network.clock
+        return tuple(float(clock.phi[k]) for k in scheduler.timesteps)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int], steps: int, cond: Cond) -> Tensor:
@@ -75,5 +76,6 @@ def load(model: str) -> Student:
             f"{model} is no few-step student: its scheduler is {type(pipeline.scheduler).__name__}.",
             "Give a run folder, or the export folder in it.",
         )
+    assert pipeline.alphas_cumprod is not None
     clock = DiscreteSchedule(pipeline.alphas_cumprod, 1.0)
     return Student(pipeline, Network(pipeline.net, clock, pipeline.prediction, 1.0).eval())

@@ -169,9 +169,18 @@ class DiscreteSchedule:
         """phi(K - 1), in radians."""
         return self.phi[-1].item()
 
+    @property
+    def unit(self) -> float:
+        """One index."""
+        return 1.0
+
     def index(self, t: Tensor) -> Tensor:
         """k(t) in [0, K - 1], fractional, differentiable, float64."""
         return self._index(t)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The time of the nearest index: nothing else was trained."""
+        return self.phi.to(t.device)[self.index(t).round().long()]
 
     def time(self, k: Tensor) -> Tensor:
         """phi(k), `index` undone, differentiable, float64."""

@@ -1,13 +1,14 @@
 """Makes a stock network distillable, and gives back a stock network.
 
-A stock checkpoint embeds the integer step k by sinusoids of up to 1 rad per step, so the exact dF/dt is mostly the
-derivative of that embedding between the integers it was trained on. Three cures, all undone or folded on save:
+A stock checkpoint embeds its time by sinusoids of up to 1 rad per step, so the exact dF/dt is mostly the derivative of
+that embedding between the times it was trained on. Three cures, all undone or folded on save:
 
-1. low-pass: a Gaussian of standard deviation W steps over k multiplies channel i by exp(-(w_i W)^2 / 2);
-2. output: the network predicts v, which is F at sigma_d = 1 (`training/prefit.py` fits it);
-3. clock: the student's own map k -> t, so that t_mid and t_max fall on the stock scheduler's grid.
+1. low-pass: a Gaussian of standard deviation W steps over tau multiplies channel i by exp(-(w_i W)^2 / 2);
+2. output: a network that predicts epsilon or x_0 predicts v instead, F at sigma_d = 1 (`training/prefit.py` fits it);
+3. clock: a pixel UNet gets its own map k -> t, so that t_mid and t_max fall on the stock scheduler's grid.
 
-k   index of the schedule    W   width of the low-pass in steps    w_i   angular frequency of channel i
+tau   the network's own time; k where it is an index    W   width of the low-pass in steps (`Clock.unit` of tau each)
+w_i   angular frequency of channel i, radians per step
 """
 
 import copy
@@ -18,86 +19,122 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad as fwAD
 
-from scm_distill.maths.schedules import DiscreteSchedule, MonotoneCubic, alphas_cumprod_of
-from scm_distill.models.student import Network
+from scm_distill.maths.schedules import DiscreteSchedule, MonotoneCubic, alphas_cumprod_of, native
+from scm_distill.models.forward_ad import TangentMode
+from scm_distill.models.student import Cond, Network
 
 CLOCK_STEPS = 1000  # of a re-clocked student, whatever its teacher had: 8 divides it, as the stock grid wants
-WIDEST = 200.0  # native steps; a wider low-pass leaves little of a 1000-step clock
+WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
 
 
-class SmoothTime(nn.Module):
-    """A sinusoidal time projection followed by the low-pass; float32 whatever runs around it."""
+class Filtered(nn.Linear):
+    """The first layer of a time embedding, behind the low-pass; float32 whatever runs around it.
 
-    def __init__(self, proj: nn.Module) -> None:
-        super().__init__()
-        self.proj = proj
-        self.width = 0.0
-        half, module = _channels(proj) // 2, _any(proj)
-        exponent = -math.log(10000) * torch.arange(half, dtype=torch.float64) / (half - module.downscale_freq_shift)
-        self.frequencies = module.scale * exponent.exp()  # (half,), one sine and one cosine each
+    A stock Linear becomes one in place, by its class alone: parameters and their names stay what they were. In bf16 the
+    sinusoids make the tangent 58 % wrong.
+    """
+
+    frequencies: Tensor  # (in_features,), radians per step
+    width: float  # steps
 
     @property
     def factors(self) -> Tensor:
         """exp(-(w_i W)^2 / 2) for every channel, float32."""
-        factors = (-(self.frequencies * self.width).square() / 2).exp().float().repeat(2)
-        return nn.functional.pad(factors, (0, _channels(self.proj) % 2))
+        return (-(self.frequencies * self.width).square() / 2).exp().float()
 
-    def forward(self, k: Tensor) -> Tensor:
-        """The embedding (B, channels)."""
-        embedding: Tensor = self.proj(k)
-        return embedding if self.width == 0 else embedding * self.factors.to(embedding.device)
-
-
-class Float32(nn.Module):
-    """A module that autocast leaves alone: time is never bf16 (a bf16 time makes the tangent 58 % wrong)."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """inner(x) outside autocast."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.inner(x)  # type: ignore[no-any-return]
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer, outside autocast."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast(input.device.type, enabled=False):
+            x = input.to(dtype)
+            if self.width != 0:
+                x = x * self.factors.to(x)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)
 
 
-def prepare(net: nn.Module) -> None:
-    """Put `SmoothTime` (width 0) and `Float32` around the time path of `net`, in place."""
-    module = _any(net)
-    module.time_proj = SmoothTime(module.time_proj)
-    module.time_embedding = Float32(module.time_embedding)
+def filters(net: nn.Module) -> list[Filtered]:
+    """The filtered layers of a prepared `net`."""
+    return [module for module in net.modules() if isinstance(module, Filtered)]
+
+
+def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Filter every layer of the denoiser whose input is sinusoids of its time, in place (width 0); return their names.
+
+    Found by the derivative: e = cos(w tau) and sin(w tau) alike have (de/dtau)^2 = w^2 (1 - e^2).
+    """
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def look(name: str, input: Tensor) -> None:
+        e, de = fwAD.unpack_dual(input)
+        if de is not None:
+            seen[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
+
+    linears = {n: m for n, m in network.net.named_modules() if isinstance(m, nn.Linear)}
+    hooks = [
+        m.register_forward_pre_hook(
+            lambda _, args, kwargs, n=n: look(n, [*args, *kwargs.values()][0]), with_kwargs=True
+        )
+        for n, m in linears.items()
+    ]
+    tau = network.clock.index(t).float()
+    form = native(network.prediction, t, network.sigma_d)
+    plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+    try:
+        with torch.no_grad(), fwAD.dual_level(), TangentMode():
+            dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
+            network.call(network.net, form.scale(x_t), dual, plain)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = []
+    for name, (e, de) in seen.items():
+        away = 1 - e.square()
+        square = (away * de.square()).sum(0) / away.square().sum(0).clamp_min(1e-12)
+        off = (de.square() - square * away).abs().amax(0)
+        half = e.shape[1] // 2
+        paired = half >= 2 and (e.square().sum(1) - half).abs().max() < 1e-3 * half  # cos^2 + sin^2 = 1
+        if paired and (off <= 0.02 * square * away.amax(0) + 1e-12).all():
+            layer: Any = linears[name]
+            layer.__class__ = Filtered
+            layer.frequencies, layer.width = square.sqrt().cpu(), 0.0
+            found.append(name)
+    return found
 
 
 def set_width(net: nn.Module, width: float) -> None:
-    """Set the low-pass of a prepared `net` to `width` native steps; 0 is the original network."""
-    _any(net).time_proj.width = float(width)
+    """Set the low-pass of a prepared `net` to `width` steps; 0 is the original network."""
+    for module in filters(net):
+        module.width = float(width)
 
 
 @contextmanager
 def original(net: nn.Module) -> Iterator[None]:
     """The low-pass of a prepared `net` off, for as long as this lasts."""
-    smooth = _any(net).time_proj
-    width, smooth.width = smooth.width, 0.0
+    widths = [(module, module.width) for module in filters(net)]
+    set_width(net, 0.0)
     try:
         yield
     finally:
-        smooth.width = width
+        for module, width in widths:
+            module.width = width
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """A copy of a prepared `net` with its low-pass in the first time-embedding layer: a stock network again."""
-    module = copy.deepcopy(_any(net))
-    factors = module.time_proj.factors
-    module.time_proj, module.time_embedding = module.time_proj.proj, module.time_embedding.inner
-    with torch.no_grad():
-        weight = module.time_embedding.linear_1.weight
-        weight.mul_(factors.to(weight))
-    return module  # type: ignore[no-any-return]
+    """A copy of a prepared `net` with its low-pass in the weights: a stock network again."""
+    copied = copy.deepcopy(net)
+    for module in filters(copied):
+        with torch.no_grad():
+            module.weight.mul_(module.factors.to(module.weight))
+        del module.frequencies, module.width
+        module.__class__ = nn.Linear  # type: ignore[assignment]
+    return copied
 
 
 @torch.no_grad()
-def change(network: Network, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], width: float) -> float:
+def change(network: Network, x_t: Tensor, t: Tensor, cond: Cond, width: float) -> float:
     """Relative root-mean-square change of F when the low-pass goes from off to `width`; the width is put back."""
     with original(network.net):
         plain = network(x_t / network.sigma_d, t, cond)
@@ -106,7 +143,7 @@ def change(network: Network, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], wi
     return float(((moved - plain).square().mean() / plain.square().mean()).sqrt())
 
 
-def widest(network: Network, x_t: Tensor, t: Tensor, cond: dict[str, Tensor], tolerance: float) -> float:
+def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: float) -> float:
     """The largest low-pass, to 5 %, that changes F by less than `tolerance`; 0 if none does.
 
     `x_t` (B, ...) and `t` (B,) are noised data at times of the network's own grid, where it was trained.
@@ -174,10 +211,6 @@ def _pass_through(mlp: Any, features: Tensor, target: Tensor) -> None:
     step = torch.linalg.lstsq(ones, target - mlp.linear_2(hidden), driver="gelsd").solution  # minimum norm
     mlp.linear_2.weight += step[:-1].mT
     mlp.linear_2.bias += step[-1]
-
-
-def _channels(proj: nn.Module) -> int:
-    return int(_any(proj).num_channels)
 
 
 def _any(module: nn.Module) -> Any:

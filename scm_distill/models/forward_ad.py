@@ -89,6 +89,21 @@ def jvp(f: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[
         return primal.detach(), tangent.detach()
 
 
+class Float64(TorchFunctionMode):
+    """Every float32 that a network asks for by name becomes float64: for checks, whose differences would drown else."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.float:
+            return args[0].double()
+
+        def wide(x: Any) -> Any:
+            return torch.float64 if x is torch.float32 else x
+
+        return func(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})
+
+
 def central_difference(
     f: Callable[[Tensor, Tensor], Tensor],
     x_t: Tensor,

@@ -1,5 +1,11 @@
-"""Reading a diffusers teacher: a pipeline folder or Hub id becomes a denoiser, its schedule and its conventions."""
+"""Reading a diffusers teacher: a pipeline becomes a denoiser, its schedule and its conventions.
 
-from scm_distill.teachers.unet2d import Teacher, load
+`traced` is the one generic reading, by watching the pipeline's own stock call; `families` holds what few do
+differently.
+"""
 
-__all__ = ["Teacher", "load"]
+from scm_distill.teachers.conditions import Conditions, record
+from scm_distill.teachers.loading import load, resolve
+from scm_distill.teachers.teacher import Source, Teacher
+
+__all__ = ["Conditions", "Source", "Teacher", "load", "record", "resolve"]

@@ -3,15 +3,14 @@
 import copy
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scm_distill import config, teachers
-from scm_distill.data import Images, open_images
+from scm_distill.data import Data
 from scm_distill.errors import UserError
-from scm_distill.maths.schedules import DiscreteSchedule
+from scm_distill.maths.schedules import native
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import adapt
@@ -19,7 +18,9 @@ from scm_distill.models.student import Cond, Network
 from scm_distill.training import derivative
 from scm_distill.training.compare import Comparison
 from scm_distill.training.draws import Draws, generator
+from scm_distill.training.given import Given, on
 from scm_distill.training.report import Reporter
+from scm_distill.training.verify import verify
 
 PROBE = 256  # noised samples on which the teacher's change is measured
 
@@ -29,28 +30,44 @@ class Parts:
     """What a run is made of, before the student is wrapped for training."""
 
     teacher: teachers.Teacher
-    images: Images
     F_teacher: Network
     t_max: float
+    verified: dict[str, float]
 
 
-def open_parts(recipe: config.Recipe) -> Parts:
-    """Read teacher and data and check that they fit. Raises UserError; writes nothing."""
-    source, sigma_d = recipe.teacher, recipe.objective.sigma_d
-    teacher = teachers.load(source.repo, revision=source.revision, allow_pickle=source.allow_pickle)
-    images = open_images(recipe.data.source, teacher.sample_shape)
-    if teacher.classes is not None and not 0 < images.classes <= teacher.classes:
+def load_teacher(recipe: config.Recipe, device: torch.device | None = None) -> teachers.Teacher:
+    """Read the recipe's teacher. Raises UserError."""
+    source = recipe.teacher
+    return teachers.load(
+        source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
+        config=source.config, call=source.call, device=device,
+    )  # fmt: skip
+
+
+def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> Parts:
+    """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+    return assemble(recipe, load_teacher(recipe, device))
+
+
+def assemble(recipe: config.Recipe, teacher: teachers.Teacher) -> Parts:
+    """The teacher in TrigFlow form, held against its stock pipeline. Raises UserError."""
+    sigma_d = recipe.objective.sigma_d
+    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
+    if fixed is not None and fixed != sigma_d:
         raise UserError(
-            f"The teacher knows {teacher.classes} classes, the data {images.classes or 'no'} classes.",
-            "Give data.source one sub-folder per class of the teacher.",
+            f"The preconditioning of this EDM teacher has sigma_data {fixed:g}, objective.sigma_d is {sigma_d:g}.",
+            f"Set objective.sigma_d={fixed:g}.",
         )
-    adapt.prepare(teacher.net)
-    clock = DiscreteSchedule(teacher.alphas_cumprod, sigma_d)
+    _check_guidance(recipe, teacher)
+    clock = teacher.clock(sigma_d)
     # An epsilon teacher stays float32: near t_max its rounding is divided by cos t (bf16: 11 % of F on the digits).
     dtype = None if teacher.prediction == "epsilon" else _autocast(recipe)
-    network = Network(teacher.net, clock, teacher.prediction, sigma_d, dtype).eval().requires_grad_(False)
+    network = Network(teacher.net, clock, teacher.prediction, sigma_d, call=teacher.convention, rule=teacher.rule)
+    network.eval().requires_grad_(False)
+    verified = verify(network, teacher)
+    network.autocast = dtype
     t_max = clock.t_max  # where the teacher's own clock stays, its last step is where sampling starts
-    if recipe.adapt.reclock:
+    if reclocks(recipe, teacher):
         t_max = min(math.atan(recipe.sampler.sigma_max / sigma_d), t_max)
     outside = [t for t in recipe.export.t_mid if not clock.t_min < t < t_max]
     if outside:
@@ -58,7 +75,39 @@ def open_parts(recipe: config.Recipe) -> Parts:
             f"export.t_mid {outside[0]} lies outside the teacher's times, {clock.t_min:.4f} to {t_max:.4f}.",
             "Choose t_mid between them.",
         )
-    return Parts(teacher, images, network, t_max)
+    return Parts(teacher, network, t_max, verified)
+
+
+def reclocks(recipe: config.Recipe, teacher: teachers.Teacher) -> bool:
+    """Whether the student gets a clock of its own. Raises UserError where that is asked for and impossible."""
+    if recipe.adapt.reclock is True and not teacher.pixels:
+        raise UserError(
+            f"A {type(teacher.net).__name__} keeps its teacher's clock: only pixel UNets are re-clocked.",
+            "Set adapt.reclock=auto.",
+        )
+    return teacher.pixels and recipe.adapt.reclock is not False
+
+
+def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
+    scale, reading = recipe.guidance.scale, teacher.reading
+    if scale is None:
+        return
+    why = "it is unconditional or takes labels only" if reading is None else reading.no_guidance
+    told = reading is not None and reading.convention.scale_of is not None
+    if teacher.rule is None and not told:
+        raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
+    if recipe.guidance.dropout and teacher.rule is None:
+        raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
+    convention = teacher.convention
+    if (
+        isinstance(scale, tuple)
+        and convention is not None
+        and not teacher.family.guidance_input(teacher.family.student(teacher.net), convention)
+    ):
+        raise UserError(
+            f"A {type(teacher.net).__name__} has no input for a range of guidance scales.",
+            "Set one guidance.scale; it is baked into the student.",
+        )
 
 
 def _autocast(recipe: config.Recipe) -> torch.dtype | None:
@@ -81,41 +130,52 @@ def draws(recipe: config.Recipe, parts: Parts, rank: int, world: int) -> Draws:
     )  # fmt: skip
 
 
-def comparison(recipe: config.Recipe, parts: Parts, device: torch.device) -> Comparison:
+def comparison(recipe: config.Recipe, parts: Parts, given: Given, device: torch.device) -> Comparison:
     """The yardstick of the run, from noise that only the seed decides."""
     n, g = recipe.train.evaluate_samples, generator(recipe.train.seed, "evaluate")
     eps = torch.randn(2, n, *parts.teacher.sample_shape, generator=g)
-    labels = torch.randint(parts.teacher.classes or 1, (n,), generator=g)
-    cond = {k: v.to(device) for k, v in parts.teacher.cond(labels).items()}
+    cond = on(given.typical(given.some(n, g)), device)
     times = (parts.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
     return Comparison(parts.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)
 
 
-def probe(parts: Parts, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor, Cond]:
-    """x_t (B, ...), t (B,) on the teacher's own grid, where it was trained, and cond."""
-    indices = torch.randint(len(parts.images), (PROBE,), generator=generator(draws.seed, "probe images"))
-    x_0, labels = parts.images.__getitems__(indices.tolist())
-    whole = replace(draws, batch=PROBE, micro=PROBE, rank=0, world=1)
-    z, t, _ = next(whole.step("probe", 0))
-    clock = parts.F_teacher.clock
-    t = clock.phi[clock.index(t).round().long()]
+def probe(parts: Parts, data: Data, given: Given, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor, Cond]:
+    """x_t (B, ...), t (B,) where the teacher was trained, and cond."""
+    n = PROBE if parts.teacher.pixels else 4 * min(draws.micro, PROBE // 4)
+    indices = torch.randint(len(data), (n,), generator=generator(draws.seed, "probe images"))
+    x_0, ids = data.__getitems__(indices.tolist())
+    whole = replace(draws, batch=n, micro=n, rank=0, world=1)
+    z, t, _, _ = next(whole.step("probe", 0))
+    t = parts.F_teacher.clock.snap(t)
     x_t = diffuse(x_0, z, t.float()).to(device)
-    return x_t, t.to(device), {k: v.to(device) for k, v in parts.teacher.cond(labels).items()}
+    return x_t, t.to(device), on(given.typical(ids), device)
 
 
 def smooth(parts: Parts, x_t: Tensor, t: Tensor, cond: Cond, recipe: config.Recipe, report: Reporter) -> float:
     """Choose and set the teacher's low-pass; say what it changed. Returns its width in native steps."""
     F, wanted = parts.F_teacher, recipe.adapt.smooth_time
-    width = adapt.widest(F, x_t, t, dict(cond), recipe.adapt.tolerance) if wanted == "auto" else wanted
-    changed = adapt.change(F, x_t, t, dict(cond), width)
+    if not adapt.filters(F.net):
+        if wanted not in ("auto", 0):
+            raise UserError("No time embedding of sinusoids was found to smooth.", "Set adapt.smooth_time=auto.")
+        report.say("time smoothing: none, since no layer of this network reads sinusoids of its time")
+        return 0.0
+    width = adapt.widest(F, x_t, t, cond, recipe.adapt.tolerance) if wanted == "auto" else wanted
+    changed = adapt.change(F, x_t, t, cond, width)
     before = _derivative_norm(F, x_t, t, cond)
     adapt.set_width(F.net, width)
     after = _derivative_norm(F, x_t, t, cond)
     report.say(
-        f"time smoothing: {width:g} native steps change the teacher's F by {changed:.2%}; "
+        f"time smoothing: {width:g} steps change the teacher's F by {changed:.2%}; "
         f"rms of cos t sin t dF/dt {before:.3g} -> {after:.3g}"
     )
     return width
+
+
+def difference_step(parts: Parts, objective: config.Objective) -> float:
+    """Of the central difference, in ln(tan t): flows and EDM networks know any time, so theirs may be short."""
+    if objective.difference_step != "auto":
+        return objective.difference_step
+    return 0.02 if parts.teacher.alphas_cumprod is not None else 0.002
 
 
 def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
@@ -129,10 +189,26 @@ def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
     return float(norm(cs_dF, "rms").square().mean().sqrt())
 
 
-def new_student(parts: Parts, recipe: config.Recipe) -> Network:
-    """A trainable copy of the (smoothed) teacher, whose output is called v where the recipe asks for it."""
-    F: Any = copy.deepcopy(parts.F_teacher)
-    if recipe.adapt.output == "v_prediction":
-        F.prediction = "v_prediction"
-    F.autocast = _autocast(recipe)
-    return F.requires_grad_(True)  # type: ignore[no-any-return]
+def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> Network:
+    """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked."""
+    teacher, F_teacher = parts.teacher, parts.F_teacher
+    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net)), teacher.convention
+    prediction = F_teacher.prediction
+    # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
+    gain = float(native(prediction, torch.tensor(parts.t_max), F_teacher.sigma_d).a.abs())
+    if prediction in ("epsilon", "sample") and recipe.adapt.output == "v_prediction":
+        report.say(f"output: {prediction} becomes v; at t_max an error of {prediction} is {gain:.3g} times larger in F")
+        prediction = "v_prediction"
+    else:
+        report.say(f"output: {prediction} stays; at t_max its error is {gain:.3g} times larger in F")
+    if isinstance(recipe.guidance.scale, tuple) and convention is not None:
+        widths = {module.width for module in adapt.filters(net)}
+        adapt.set_width(net, 0.0)
+        told = teacher.family.guidance_input(adapt.fold(net), convention)
+        assert told is not None  # open_parts has asked
+        net, convention = told
+        adapt.prepare(Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), x_t, t, cond)
+        adapt.set_width(net, max(widths, default=0.0))
+    F = Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, _autocast(recipe), convention)
+    F.chunk = F_teacher.chunk
+    return F.requires_grad_(True)

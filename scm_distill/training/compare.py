@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scm_distill.evaluation.metrics import block_features, frechet
+from scm_distill.maths.clocks import spaced
 from scm_distill.maths.sampling import few_step, ode
 from scm_distill.models import adapt
 from scm_distill.models.student import Cond, Network
@@ -22,22 +23,15 @@ class Figures:
 
 @torch.no_grad()
 def sample(network: Network, eps: Tensor, cond: Cond, times: tuple[float, ...]) -> Tensor:
-    """x_0 in len(times) steps from eps (at least len(times), N, C, H, W) ~ N(0, I)."""
+    """x_0 in len(times) steps from eps (at least len(times), N, ...) ~ N(0, I)."""
     x_T, *noise = (network.sigma_d * draw for draw in eps[: len(times)])
     return few_step(lambda x, t: network(x, t, cond), x_T, times, noise, network.sigma_d)
 
 
-def ode_times(network: Network, t_max: float, steps: int) -> list[float]:
-    """`steps` decreasing times from t_max to t_min on the schedule's own grid, evenly spaced in its index."""
-    top = int(network.clock.index(torch.tensor([t_max])).round())
-    indices = torch.linspace(top, 0, steps).round().long().unique().flip(0)
-    return [float(network.clock.phi[i]) for i in indices]
-
-
 @torch.no_grad()
 def endpoint(network: Network, eps: Tensor, cond: Cond, t_max: float, steps: int) -> Tensor:
-    """The ODE endpoint of the original teacher, low-pass off, from eps (N, C, H, W) ~ N(0, I)."""
-    times = ode_times(network, t_max, steps)
+    """The ODE endpoint of the original teacher, low-pass off, from eps (N, ...) ~ N(0, I)."""
+    times = spaced(network.clock, t_max, steps)
     with adapt.original(network.net):
         return ode(lambda x, t: network(x, t, cond), network.sigma_d * eps, times, network.sigma_d)
 
@@ -46,7 +40,7 @@ class Comparison:
     """Fixed noise, the teacher's endpoints from it, and the undistilled teacher's figures at 1 and 2 steps."""
 
     def __init__(self, teacher: Network, eps: Tensor, cond: Cond, times: tuple[float, float], steps: int) -> None:
-        self.eps, self.cond, self.times = eps, cond, times  # eps (2, N, C, H, W)
+        self.eps, self.cond, self.times = eps, cond, times  # eps (2, N, ...)
         self.endpoint = endpoint(teacher, eps[0], cond, times[0], steps)
         self.reference = block_features(self.endpoint)
         with adapt.original(teacher.net):

@@ -1,12 +1,14 @@
 """Which derivative a run uses, exact JVP or central difference, and the check of one against the other."""
 
+import copy
+
 import torch
 from torch import Tensor
 
 from scm_distill.errors import UserError
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import like
-from scm_distill.models.forward_ad import central_difference, jvp
+from scm_distill.models.forward_ad import Float64, central_difference, jvp
 from scm_distill.models.student import Network
 from scm_distill.objectives import Cond, Derivative, Velocity
 
@@ -42,10 +44,40 @@ def difference(sigma_d: float, h: float) -> Derivative:
 def disagreement(F: Network, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, h: float) -> float:
     """Median over the batch of |JVP - difference| / |difference|; the difference is taken in float32."""
     _, a = exact(F.sigma_d)(F, x_t, dxdt, t, cond)
-    wide = Network(F.net, F.clock, F.prediction, F.sigma_d)
-    wide.chunk = F.chunk
+    wide = copy.copy(F)  # the same parameters
+    wide.autocast = None
     _, b = difference(F.sigma_d, h)(wide, x_t, dxdt, t, cond)
     return float((norm(a - b, "rms") / norm(b, "rms").clamp_min(1e-12)).median())
+
+
+STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # of the differences that `exactness` tries
+
+
+@torch.no_grad()
+def exactness(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[float, str]:
+    """How far the JVP along the network's own ODE is from a central difference of the best step, and in which dtype.
+
+    In float64 where the network runs in it, which also takes a copy of it; else in float32.
+    """
+
+    def measured(network: Network, x: Tensor, given: Cond) -> float:
+        dxdt = network.sigma_d * network(x / network.sigma_d, t, given)
+        _, a = exact(network.sigma_d)(network, x, dxdt, t, given)
+        found = []
+        for h in STEPS:
+            _, b = difference(network.sigma_d, h)(network, x, dxdt, t, given)
+            found.append(float((a - b).norm() / b.norm().clamp_min(1e-30)))
+        return min(found)
+
+    try:
+        wide = copy.deepcopy(F).double()
+        with Float64():
+            given = {name: v.double() if v.is_floating_point() else v for name, v in cond.items()}
+            return measured(wide, x_t.double(), given), "float64"
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, NotImplementedError):
+            raise
+        return measured(F, x_t, cond), "float32"
 
 
 def choose(

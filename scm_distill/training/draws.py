@@ -21,7 +21,7 @@ class Draws:
     """How the noise, times and flips of a step are drawn, for the whole global batch, and shared out."""
 
     seed: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     batch: int  # global
     micro: int
     rank: int
@@ -33,12 +33,16 @@ class Draws:
     t_max: float
     flip: bool
 
-    def step(self, purpose: str, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """z (b, C, H, W), t (b,) float64 and flip (b,) of this process's micro-batches, in order."""
+    def step(self, purpose: str, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """z (b, ...), t (b,) float64, flip (b,) and chance (b, 2) of this process's micro-batches, in order.
+
+        `chance` is uniform in [0, 1): what decides the guidance scale, and whether the condition is dropped.
+        """
         g = generator(self.seed, purpose, step)
         z = self.sigma_d * torch.randn(self.batch, *self.shape, generator=g)
         t = sample_t(torch.randn(self.batch, generator=g, dtype=torch.float64), self.P_mean, self.P_std, self.sigma_d)
         flip = (torch.rand(self.batch, generator=g) < 0.5) & self.flip
-        for parts in zip(*(x[self.rank :: self.world].split(self.micro) for x in (z, t, flip)), strict=True):
-            z_part, t_part, flip_part = parts
-            yield z_part, t_part.clamp(self.t_min, self.t_max), flip_part
+        chance = torch.rand(self.batch, 2, generator=generator(self.seed, f"{purpose} chance", step))
+        drawn = (z, t.clamp(self.t_min, self.t_max), flip, chance)
+        z_parts, t_parts, flips, chances = (x[self.rank :: self.world].split(self.micro) for x in drawn)
+        yield from zip(z_parts, t_parts, flips, chances, strict=True)

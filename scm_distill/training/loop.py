@@ -18,8 +18,9 @@ from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Cond, Network, Student
 from scm_distill.objectives import Loss
 from scm_distill.objectives.scm import Objective
-from scm_distill.training import build, checkpoint, derivative, optimizer, prefit, records, signals
+from scm_distill.training import build, checkpoint, dataset, derivative, optimizer, prefit, records, signals
 from scm_distill.training.compare import Comparison, Figures
+from scm_distill.training.given import on
 from scm_distill.training.report import Reporter
 
 UNMOVED = 1e-12  # relative change of the parameters; the first steps of RAdam in a warm-up move them by 1e-10
@@ -32,6 +33,7 @@ class Trained:
 
     recipe: config.Recipe
     parts: build.Parts
+    prepared: dataset.Prepared
     student: Network
     step: int
 
@@ -46,7 +48,7 @@ class Training:
             _same_student(recipe, state, resume)
         self.accelerator = _accelerator(recipe)
         self.device = self.accelerator.device
-        self.parts = build.open_parts(recipe)
+        self.parts = build.open_parts(recipe, self.device)
         self.F_teacher = self.parts.F_teacher.to(self.device)
         self.draws = build.draws(recipe, self.parts, self.accelerator.process_index, self.accelerator.num_processes)
         d = self.draws
@@ -54,16 +56,23 @@ class Training:
         report.say(
             f"processes {d.world}, device {self.device.type}, {recipe.train.precision}, global batch {d.batch} = "
             f"{d.world} x {d.batch // d.world // d.micro} x {d.micro} (processes, accumulation, images), "
-            f"{sum(p.numel() for p in self.F_teacher.parameters()):,} parameters, {len(self.parts.images):,} images"
+            f"{sum(p.numel() for p in self.F_teacher.parameters()):,} parameters"
         )
+        self.prepared = dataset.prepare(recipe, self.parts, out, self.accelerator, report)
+        self.data, self.given = self.prepared.data, self.prepared.given
+        report.say(f"data: {len(self.data):,} samples")
 
-        x_t, t, cond = build.probe(self.parts, self.draws, self.device)
+        x_t, t, cond = build.probe(self.parts, self.data, self.given, d, self.device)
+        adapt.prepare(self.F_teacher, x_t, t, cond)
         if state:
             self.width = float(state["smooth_time"])
             adapt.set_width(self.F_teacher.net, self.width)
         else:
             self.width = build.smooth(self.parts, x_t, t, cond, recipe, report)
-        student = Student(build.new_student(self.parts, recipe), adaptive=recipe.objective.weighting == "adaptive")
+        student = Student(
+            build.new_student(self.parts, recipe, x_t, t, cond, report),
+            adaptive=recipe.objective.weighting == "adaptive",
+        )
         self.network = student.network
         self.student = self.accelerator.prepare(student)
         if not state and self.network.prediction != self.F_teacher.prediction:
@@ -81,10 +90,10 @@ class Training:
             dxdt = self.network.sigma_d * self.F_teacher(x_t / self.network.sigma_d, t, cond)
         o = recipe.objective
         self.derivative, found = derivative.choose(
-            o.tangent, recipe.train.precision, self.network, x_t, dxdt, t, cond, o.difference_step
+            o.tangent, recipe.train.precision, self.network, x_t, dxdt, t, cond, build.difference_step(self.parts, o)
         )
         report.say(found)
-        self.comparison: Comparison = build.comparison(recipe, self.parts, self.device)
+        self.comparison: Comparison = build.comparison(recipe, self.parts, self.given, self.device)
         self.records = records.Records(out, self.step, main=self.accelerator.is_main_process)
 
     def train(self) -> Trained:
@@ -112,7 +121,7 @@ class Training:
             self.report.end()
             if received:
                 raise signals.Interrupted(received[0], self.last)
-        return Trained(self.recipe, self.parts, self.ema.module.network, self.step)
+        return Trained(self.recipe, self.parts, self.prepared, self.ema.module.network, self.step)
 
     def _due(self) -> bool:
         return self.step % self.recipe.train.evaluate_every == 0 or self.step >= self.recipe.train.steps
@@ -121,15 +130,16 @@ class Training:
         """The micro-batches of this process for step `first`, `first` + 1, ..."""
         d, device = self.draws, self.device
         loader = data.batches(
-            self.parts.images, batch=d.batch, micro=d.micro, rank=d.rank, world=d.world,
+            self.data, batch=d.batch, micro=d.micro, rank=d.rank, world=d.world,
             seed=seed, first=first, workers=self.recipe.data.workers,
         )  # fmt: skip
         while True:
             step: list[Batch] = []
-            for z, t, flip in d.step(purpose, first):
-                x_0, labels = next(loader)
-                x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-                cond = {k: v.to(device) for k, v in self.parts.teacher.cond(labels).items()}
+            for z, t, flip, chance in d.step(purpose, first):
+                x_0, ids = next(loader)
+                if flip.any():
+                    x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+                cond = on(self.given(ids, chance), device)
                 step.append((x_0.to(device), z.to(device), t.to(device), cond))
             yield step
             first += 1
@@ -174,7 +184,8 @@ class Training:
         student, (one, two) = self.comparison.measure(self.ema.module.network)
         teacher: Figures = self.comparison.teacher
         self.records.write({"step": self.step, "student": asdict(student), "teacher": asdict(teacher)})
-        self.records.preview(self.step, [self.comparison.endpoint, two, one])
+        if self.records.main:
+            self.records.preview(self.step, [self.prepared.pictures(x) for x in (self.comparison.endpoint, two, one)])
         self.report.say(
             f"step {self.step}: distance to the teacher's endpoints, student (undistilled teacher): "
             f"1 step {student.one_step:.3g} ({teacher.one_step:.3g}), "
@@ -205,14 +216,13 @@ class Training:
         return checkpoint.save(self.accelerator, folder, self.ema, state, keep)
 
     def _fingerprint(self) -> list[float]:
-        """A few entries of every parameter, to see whether anything moved."""
-        return [
-            float(x) for p in self.network.parameters() for x in p.detach().flatten()[:: max(1, p.numel() // 4)][:4]
-        ]
+        """The float64 sum of every parameter: it shows whether a single entry of it moved."""
+        sums = [p.detach().sum(dtype=torch.float64) for p in self.network.parameters()]
+        return torch.stack(sums).tolist()
 
     def _moved(self) -> float:
         """The relative change of the parameters since step 0, over their fingerprints."""
-        now, start = torch.tensor(self._fingerprint()), torch.tensor(self.start)
+        now, start = (torch.tensor(x, dtype=torch.float64) for x in (self._fingerprint(), self.start))
         return float((now - start).norm() / start.norm())
 
     def _prefit(self, x_t: Tensor, t: Tensor, cond: Cond) -> None:
@@ -247,6 +257,7 @@ def _identity(recipe: config.Recipe) -> dict[str, Any]:
         "teacher.revision": recipe.teacher.revision,
         "objective.sigma_d": recipe.objective.sigma_d,
         "objective.weighting": recipe.objective.weighting,
+        "guidance": recipe.guidance.model_dump(mode="json"),
         "adapt.output": recipe.adapt.output,
         "adapt.smooth_time": recipe.adapt.smooth_time,
     }

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from scm_distill.data.pictures import grid, to_images
+from scm_distill.data.pictures import grid
 from scm_distill.objectives import Loss
 
 BUCKETS = (0.4, 0.8, 1.2)  # borders in t of the four buckets in which norms are logged
-PREVIEWS = 16
 
 
 class Records:
@@ -30,10 +30,10 @@ class Records:
             with self.metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def preview(self, step: int, rows: list[Tensor]) -> None:
-        """Save samples/step-N.png: the first samples of each row."""
-        if self.main:
-            images = [image for row in rows for image in to_images(row[:PREVIEWS])]
+    def preview(self, step: int, rows: list[list[Image.Image]]) -> None:
+        """Save samples/step-N.png, if there is anything to be seen."""
+        if self.main and rows[0]:
+            images = [image for row in rows for image in row]
             grid(images, len(images) // len(rows)).save(self.folder / "samples" / f"step-{step:06d}.png")
 
 

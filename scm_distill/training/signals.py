@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
+class Interrupted(Exception):
     """A signal ended the run; `saved` is the checkpoint to resume from."""
 
     def __init__(self, number: int, saved: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_dry_run_writes_nothing(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     done = cli("train", recipe, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
-    assert (plan["images"], plan["sample"], plan["steps"]) == (1797, "1 x 8 x 8", 4)
+    assert (plan["samples"], plan["sample"], plan["steps"]) == (1797, "1 x 8 x 8", 4)
     assert names(tmp_path) == {"mine.yaml"}
 
 
@@ -242,7 +242,7 @@ def test_recipes(cli: Cli, tmp_path: Path) -> None:
     assert cli("recipes", "copy", "digits").returncode == 2
     schema = json.loads(cli("recipes", "schema").stdout)
     assert set(schema["properties"]) == {
-        "teacher", "data", "objective", "adapt", "optimizer", "train", "sampler", "export",
+        "teacher", "data", "guidance", "objective", "adapt", "optimizer", "train", "sampler", "export",
     }  # fmt: skip
 
 
@@ -267,8 +267,10 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
     }
     assert surface == {
         "train": {"--set", "-s", "--out", "-o", "--resume", "--dry-run", "--json"},
+        "inspect": {"-s", "--set", "--export-check", "--json"},
         "sample": {
-            "-n", "--number", "--seed", "--steps", "--classes", "--grid", "--compare", "--out", "-o", "--json",
+            "-p", "--prompt", "-n", "--number", "--seed", "--steps", "--classes", "--grid", "--compare", "--out", "-o",
+            "--json",
         },
         "doctor": {"--json"},
     }  # fmt: skip

@@ -121,7 +121,7 @@ def test_an_export_says_what_it_is(export: Exporter) -> None:
     assert search["chosen"] == min(search["search"], key=lambda row: row["distance"])["t_mid"]
     text = (exported.folder / "README.md").read_text()
     assert str(exported.folder.parent) not in text
-    assert str(Path(trained.parts.teacher.repo).parent) not in text
+    assert str(Path(trained.parts.teacher.source.repo).parent) not in text
 
 
 def test_more_and_fewer_steps_work_and_too_many_are_refused(export: Exporter) -> None:

@@ -14,11 +14,20 @@ from scm_distill.models.student import Network
 BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
 
+class TimeOnly:
+    """Calls a network with its time alone."""
+
+    batchable = True
+
+    def __call__(self, net, x_nat, tau, cond):
+        return net(tau)
+
+
 def network(sigma_d: float = 1.0, width: float = 0.0) -> Network:
-    net = tiny_net()
-    adapt.prepare(net)
-    adapt.set_width(net, width)
-    return Network(net, DiscreteSchedule(BAR, sigma_d), "v_prediction", sigma_d).requires_grad_(False)
+    F = Network(tiny_net(), DiscreteSchedule(BAR, sigma_d), "v_prediction", sigma_d).requires_grad_(False)
+    assert adapt.prepare(F, *noised(), {}) == ["time_embedding.linear_1"]
+    adapt.set_width(F.net, width)
+    return F
 
 
 def noised(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,13 +37,24 @@ def noised(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("flip", "shift", "channels"), [(True, 0, 8), (False, 1, 8), (True, 0, 9)])
 def test_the_low_pass_is_a_gaussian_average_over_the_step(flip: bool, shift: int, channels: int) -> None:
     proj = Timesteps(channels, flip, shift)
-    smooth = adapt.SmoothTime(proj)
-    smooth.width = 3.0
+    layer = torch.nn.Linear(channels, channels, bias=False)
+    torch.nn.init.eye_(layer.weight)
+    net = torch.nn.Sequential(proj, layer)
+    F = Network(net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0, call=TimeOnly())
+    assert adapt.prepare(F, *noised(), {}) == ["1"]
+    adapt.set_width(net, 3.0)
     k = torch.tensor([100.0, 411.0])
     offsets = torch.linspace(-24, 24, 4001)
     weight = (-(offsets**2) / (2 * 3.0**2)).exp()
     averaged = torch.stack([(weight[:, None] * proj(at + offsets)).sum(0) / weight.sum() for at in k])
-    assert torch.allclose(smooth(k), averaged, atol=1e-3)
+    assert torch.allclose(net(k), averaged, atol=1e-3)
+
+
+def test_layers_that_read_no_sinusoids_of_time_are_left_alone() -> None:
+    F = network()
+    assert [name for name, module in F.net.named_modules() if isinstance(module, adapt.Filtered)] == [
+        "time_embedding.linear_1"
+    ]
 
 
 def test_width_zero_is_the_original_network() -> None:
@@ -62,7 +82,7 @@ def test_the_width_found_is_the_widest_within_the_tolerance() -> None:
     F = network()
     width = adapt.widest(F, x, t, {}, 0.02)
     assert adapt.change(F, x, t, {}, width) <= 0.02 < adapt.change(F, x, t, {}, 1.06 * width)
-    assert F.net.time_proj.width == 0.0
+    assert [layer.width for layer in adapt.filters(F.net)] == [0.0]
 
 
 @pytest.mark.parametrize("sigma_d", [0.5, 1.0])

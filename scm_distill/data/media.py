@@ -1,0 +1,129 @@
+"""Captioned folders of images, clips and sounds, as the arrays that a teacher's VAE encodes.
+
+A caption lies beside its file (cat.png, cat.txt), or in metadata.jsonl as {"file_name": ..., "text": ...}.
+"""
+
+import json
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from scm_distill.data.images import to_tensor
+from scm_distill.errors import UserError
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CLIPS = (".gif", ".webp", ".mp4", ".webm", ".mov", ".mkv")
+SOUNDS = (".wav",)
+
+
+@dataclass(frozen=True)
+class Media:
+    """Files of one kind under a folder; `captions` is one text a file, None where the folder has none.
+
+    `classes` are the names of the sub-folders, and `labels` an index into them a file.
+    """
+
+    files: list[Path]
+    captions: list[str] | None
+    classes: list[str]
+    labels: list[int]
+
+
+def find(folder: Path, suffixes: tuple[str, ...]) -> Media:
+    """The files of a folder and its sub-folders. Raises UserError where there are none, or only some have captions."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    if not files:
+        raise UserError(f"{folder} holds no file of {', '.join(suffixes)}.", "Check data.source.")
+    told = _metadata(folder)
+    texts = [told.get(str(file.relative_to(folder))) or _beside(file) for file in files]
+    missing = [file for file, text in zip(files, texts, strict=True) if text is None]
+    if missing and len(missing) < len(files):
+        raise UserError(f"{missing[0]} has no caption, but others have.", "Write one, or remove the file.")
+    classes = sorted({file.parent.name for file in files if file.parent != folder})
+    labels = [classes.index(file.parent.name) if file.parent != folder else -1 for file in files]
+    return Media(files, None if missing else [text or "" for text in texts], classes, labels)
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return {}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {row["file_name"]: row["text"] for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error!r}.", 'Each line is {"file_name": "a.png", "text": "a caption"}.'
+        ) from error
+
+
+def _beside(file: Path) -> str | None:
+    path = file.with_suffix(".txt")
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def read_prompts(source: str) -> list[str]:
+    """The lines of a text file. Raises UserError where there are none."""
+    path = Path(source).expanduser()
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The prompts {source} cannot be read: {error}.", "Give a text file, a prompt a line."
+        ) from error
+    if not any(lines):
+        raise UserError(f"{source} holds no prompts.", "Write one a line.")
+    return [line for line in lines if line]
+
+
+def image(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """(C, H, W) in [-1, 1]. Raises UserError where it cannot be decoded."""
+    try:
+        return to_tensor(Image.open(file), (shape[0], shape[1], shape[2]))
+    except OSError as error:
+        raise UserError(f"{file} cannot be decoded: {error}.", "Remove or mend it.") from error
+
+
+def clip(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """(C, F, H, W) in [-1, 1], the first F frames. Raises UserError where there are fewer."""
+    channels, count, height, width = shape
+    try:
+        if file.suffix.lower() in (".gif", ".webp"):
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(file))]
+        else:
+            from diffusers.utils import load_video
+
+            frames = load_video(str(file))
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be decoded: {error}.", "Remove it; .mp4 needs `pip install imageio[ffmpeg]`."
+        ) from error
+    if len(frames) < count:
+        raise UserError(f"{file} has {len(frames)} frames, and the teacher's clips {count}.", "Remove it.")
+    return torch.stack([to_tensor(frame, (channels, height, width)) for frame in frames[:count]], 1)
+
+
+def sound(file: Path, shape: tuple[int, ...], rate: int) -> Tensor:
+    """(C, T) in [-1, 1] of a PCM .wav, its beginning. Raises UserError where rate or length do not fit."""
+    channels, length = shape
+    try:
+        with wave.open(str(file)) as reader:
+            width, found, held = reader.getsampwidth(), reader.getframerate(), reader.getnchannels()
+            raw = reader.readframes(length)
+    except (OSError, wave.Error, EOFError) as error:
+        raise UserError(f"{file} cannot be decoded: {error}.", "Give PCM .wav files.") from error
+    if found != rate or width not in (2, 4):
+        raise UserError(
+            f"{file} has {found} Hz and {8 * width} bits, and the teacher wants {rate} Hz, 16 or 32 bits.",
+            f"Convert it, for example: ffmpeg -i {file.name} -ar {rate} -sample_fmt s16 out.wav",
+        )
+    samples = np.frombuffer(raw, np.int16 if width == 2 else np.int32).reshape(-1, held).T / 2.0 ** (8 * width - 1)
+    if samples.shape[1] < length:
+        raise UserError(f"{file} lasts {samples.shape[1]} samples, and the teacher's sounds {length}.", "Remove it.")
+    both = samples[:channels] if held >= channels else samples[:1].repeat(channels, 0)
+    return torch.from_numpy(np.ascontiguousarray(both, np.float32))

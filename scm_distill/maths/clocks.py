@@ -1,0 +1,140 @@
+"""Clocks of continuous families: between TrigFlow time t and the time tau that a flow or EDM network is given.
+
+`DiscreteSchedule` in maths/schedules.py is the clock of the discrete ones. All are exact, differentiable and float64.
+
+s       rectified-flow time in [0, 1]: x_nat = (1 - s) x_0 + s eps       (B,)
+tau     what the network is given                                        (B,)
+unit    the tau of one step; there are about 1000 from t_min to t_max
+"""
+
+import math
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from scm_distill.maths.schedules import MonotoneCubic, flow_time, flow_to_t
+
+
+class Clock(Protocol):
+    """Between t and a network's own time."""
+
+    @property
+    def t_min(self) -> float:
+        """The smallest t the network knows."""
+        ...
+
+    @property
+    def t_max(self) -> float:
+        """The largest."""
+        ...
+
+    @property
+    def unit(self) -> float:
+        """The tau of one step, positive."""
+        ...
+
+    def index(self, t: Tensor) -> Tensor:
+        """tau(t), differentiable."""
+        ...
+
+    def time(self, k: Tensor) -> Tensor:
+        """t(tau), `index` undone, differentiable."""
+        ...
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest time that the network was trained at."""
+        ...
+
+
+def spaced(clock: Clock, t_max: float, steps: int) -> list[float]:
+    """At most `steps` decreasing times from t_max to t_min, evenly spaced in the network's own time."""
+    ends = clock.index(torch.tensor([t_max, clock.t_min], dtype=torch.float64))
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)
+    times = clock.snap(clock.time(ends[0] + share * (ends[1] - ends[0])))
+    return list(dict.fromkeys(times.tolist()))
+
+
+class FlowClock:
+    """tau = slope s + offset, or where `table` (s, tau) is given, its monotone interpolation.
+
+    A negative slope is a network that counts from noise to data. s stays at or above `s_min`, where stock calls end.
+    """
+
+    def __init__(
+        self,
+        slope: float,
+        offset: float,
+        sigma_d: float,
+        *,
+        s_min: float = 1e-3,
+        table: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.slope, self.offset, self.sigma_d, self.s_min = slope, offset, sigma_d, s_min
+        self._table = MonotoneCubic(*table) if table else None
+
+    @property
+    def t_min(self) -> float:
+        """t of s_min."""
+        return float(flow_to_t(torch.tensor(self.s_min), self.sigma_d))
+
+    @property
+    def t_max(self) -> float:
+        """pi / 2: pure noise, where a flow is not singular."""
+        return math.pi / 2
+
+    @property
+    def unit(self) -> float:
+        """|slope| / 1000."""
+        return abs(self.slope) / 1000
+
+    def index(self, t: Tensor) -> Tensor:
+        """tau(t)."""
+        s = flow_time(t, self.sigma_d)
+        return self._table(s) if self._table else self.slope * s + self.offset
+
+    def time(self, k: Tensor) -> Tensor:
+        """t(tau)."""
+        s = self._table.inverse(k) if self._table else (k.double() - self.offset) / self.slope
+        return flow_to_t(s, self.sigma_d)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """`t`: flows are trained, and sampled by their stock schedulers, at any time."""
+        return t
+
+
+class EDMClock:
+    """tau = ln(sigma) / 4 (log) or (2 / pi) arctan(sigma) (arctan), sigma = sigma_d tan t."""
+
+    def __init__(self, kind: Literal["log", "arctan"], sigma_d: float, sigma_min: float, sigma_max: float) -> None:
+        self.kind, self.sigma_d, self.sigma_min, self.sigma_max = kind, sigma_d, sigma_min, sigma_max
+
+    @property
+    def t_min(self) -> float:
+        """t of sigma_min."""
+        return math.atan(self.sigma_min / self.sigma_d)
+
+    @property
+    def t_max(self) -> float:
+        """t of sigma_max."""
+        return math.atan(self.sigma_max / self.sigma_d)
+
+    @property
+    def unit(self) -> float:
+        """A thousandth of the range of tau."""
+        low, high = self.index(torch.tensor([self.t_min, self.t_max])).tolist()
+        return float(high - low) / 1000
+
+    def index(self, t: Tensor) -> Tensor:
+        """tau(t)."""
+        sigma = self.sigma_d * t.double().tan()
+        return sigma.log() / 4 if self.kind == "log" else sigma.arctan() * 2 / math.pi
+
+    def time(self, k: Tensor) -> Tensor:
+        """t(tau)."""
+        sigma = (4 * k.double()).exp() if self.kind == "log" else (k.double() * math.pi / 2).tan()
+        return (sigma / self.sigma_d).arctan()
+
+    def snap(self, t: Tensor) -> Tensor:
+        """`t`: EDM networks are trained at any sigma."""
+        return t

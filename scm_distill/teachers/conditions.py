@@ -1,0 +1,91 @@
+"""Prompts and labels as a denoiser's arguments: recorded from the pipeline's own call, once, and kept on disk.
+
+A condition file holds one prompt's arguments, batch first, as safetensors; with guidance also those of the negative
+prompt, under u/. Prompts whose arguments differ in shape fall into buckets, and a batch is drawn from one bucket.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scm_distill.errors import UserError
+from scm_distill.teachers.convention import first_tensor
+from scm_distill.teachers.guided import split
+from scm_distill.teachers.traced import PROBE_SCALE, Reading
+
+KEPT = 4096  # conditions kept in memory
+
+
+class Conditions:
+    """The recorded conditions of a list of prompts or classes: `conditions(ids)` are a batch's, ids (B,) indices.
+
+    `bucket` (N,) says which bucket each belongs to.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        self._load = lru_cache(KEPT)(load_file)
+        signatures: dict[str, int] = {}
+        buckets = []
+        for file in self.files:
+            shapes = {name: [str(v.dtype), *v.shape] for name, v in self._load(file).items()}
+            buckets.append(signatures.setdefault(json.dumps(shapes, sort_keys=True), len(signatures)))
+        self.bucket = torch.tensor(buckets)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __call__(self, ids: Tensor) -> dict[str, Tensor]:
+        """{path: (B, ...)}; `ids` (B,) belong to one bucket."""
+        rows = [self._load(self.files[i]) for i in ids.tolist()]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def record(
+    reading: Reading,
+    ids: Sequence[Any],
+    folder: Path,
+    *,
+    guided: bool,
+    negative: str,
+    identity: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Conditions:
+    """Run what is missing in `folder` through the pipeline's encoders, one prompt at a time. Raises UserError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for i, one in enumerate(ids):
+        key = json.dumps([identity, reading.stock.extra, str(one), negative, guided], sort_keys=True, default=str)
+        file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+        if not file.is_file():
+            beside = file.with_suffix(".writing")
+            save_file(_one(reading, one, guided=guided, negative=negative), beside)
+            beside.rename(file)
+        files.append(file)
+        progress(i + 1)
+    return Conditions(files)
+
+
+def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:
+    stock, convention = reading.stock, reading.convention
+    scale = PROBE_SCALE if guided else reading.off
+    seen = stock.watch(stock.arguments([one], 2, scale=scale, negative=negative), fake=True, steps=1)
+    step = seen.steps[0]
+    if not guided:
+        cond = convention.cond(step.calls[0].arguments)
+    else:
+        halves = split(convention, step)
+        if halves is None:
+            raise UserError(f"The prompt {one!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
+        (u, _), (c, _) = halves if reading.unconditional_first else halves[::-1]
+        cond = {**c, **{f"u/{name}": value for name, value in u.items()}}
+    if not cond:
+        cond = {"none": first_tensor(step.calls[0].output).new_zeros(1)}
+    return {name: value.contiguous().cpu() for name, value in cond.items()}

@@ -1,0 +1,184 @@
+"""How a denoiser is called: learnt from what the stock pipeline gave it for one sample and for two.
+
+cond    the arguments that differ from sample to sample, by their path, batch first         {path: (B, ...)}
+path    'encoder_hidden_states', or 'added_cond_kwargs.text_embeds' for a nested argument
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Cond = Mapping[str, Tensor]
+
+
+class Unclear(Exception):
+    """The two traces do not show how an argument is batched."""
+
+
+@dataclass
+class Convention:
+    """net(x_nat, tau, cond) as the stock pipeline does it, and its output as the scheduler is given it.
+
+    `fixed` holds the arguments for one sample; of these, `batched` says which tensors hold the batch in which
+    dimension (`rows` entries a sample, next to each other), `listed` which are lists of one tensor a sample, and
+    `repeated` which are lists of one equal thing a sample.
+    """
+
+    x: str
+    time: str
+    fixed: dict[str, Any]
+    sample_shape: tuple[int, ...]
+    x_shape: tuple[int, ...]  # of one sample, as the denoiser is given it
+    batched: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)  # entries of one sample in the batch dimension, where not one
+    extra: tuple[int, Tensor] | None = None  # what the pipeline appends to x, and in which dimension
+    shared: set[str] = field(default_factory=set)  # not batched, but of the prompt's own: rotary positions, say
+    listed: set[str] = field(default_factory=set)
+    repeated: set[str] = field(default_factory=set)
+    narrow: tuple[int, ...] | None = None  # the extent of the prediction in a larger output, by dimension
+    sign: float = 1.0
+    scale_of: tuple[str, Callable[[Tensor], Tensor]] | None = None  # the argument that the guidance scale goes to
+
+    @property
+    def batchable(self) -> bool:
+        """Whether samples of different prompts may share a call."""
+        return not self.shared
+
+    def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
+        """The native prediction (B, ...) of `net` at x_nat (B, ...) and its own time `tau` (B,)."""
+        arguments = {name: self._fill(value, name, cond, x_nat) for name, value in self.fixed.items()}
+        if self.scale_of and "w" in cond:
+            path, embed = self.scale_of
+            arguments[path] = embed(cond["w"])
+        x = x_nat
+        if self.extra:
+            dim, more = self.extra
+            x = torch.cat([x, more.to(x).expand(len(x), *more.shape[1:])], dim)
+        x = x.reshape(len(x), *self.x_shape)
+        arguments[self.x] = list(x.unbind(0)) if self.x in self.listed else x
+        arguments[self.time] = tau
+        return self.prediction(net(**arguments), len(x_nat))
+
+    def prediction(self, output: Any, batch: int) -> Tensor:
+        """What the scheduler is given, from what the denoiser gave."""
+        raw = first_tensor(output)
+        if self.narrow:
+            for dim, extent in enumerate(self.narrow, start=1):
+                raw = raw.narrow(dim, 0, extent)
+        return self.sign * raw.reshape(batch, *self.sample_shape)
+
+    def cond(self, arguments: Mapping[str, Any], part: slice = slice(None)) -> dict[str, Tensor]:
+        """The conditions of the samples `part` in the arguments of a stock call, batch first."""
+        found = {}
+        for path, dim in self.batched.items():
+            value = at(arguments, path).movedim(dim, 0)
+            found[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
+        found |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
+        found |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
+        return {path: value.detach().clone() for path, value in found.items()}
+
+    def _fill(self, value: Any, path: str, cond: Cond, x: Tensor) -> Any:
+        if path in self.batched:
+            value = cond[path].flatten(0, 1) if path in self.rows else cond[path]
+            return value.movedim(0, self.batched[path]).contiguous()  # some denoisers view their arguments
+        if path in self.shared:
+            return cond[path][0]  # one bucket, so one value
+        if path in self.listed:
+            return list(cond[path].unbind(0))
+        if path in self.repeated:
+            return [value[0]] * len(x)
+        if isinstance(value, Mapping):
+            return {key: self._fill(v, f"{path}.{key}", cond, x) for key, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._fill(v, f"{path}.{i}", cond, x) for i, v in enumerate(value))
+        return value.to(x.device) if isinstance(value, Tensor) else value
+
+
+def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_shape: tuple[int, ...]) -> Convention:
+    """From the denoiser's arguments for one sample and for two of the same. Raises Unclear."""
+    listed = isinstance(one[x], list)
+    x_one, x_two = one[x][0], two[x][1]
+    fixed = {name: value for name, value in one.items() if name not in (x, time)}
+    convention = Convention(x, time, fixed, sample_shape, tuple(x_one.shape), listed={x} if listed else set())
+    if torch.Size(sample_shape).numel() != x_one.numel():
+        more = [d for d, size in enumerate(sample_shape) if x_one.ndim == len(sample_shape) and x_one.shape[d] > size]
+        others = [d for d in range(x_one.ndim) if d not in more]
+        if len(more) != 1 or any(x_one.shape[d] != sample_shape[d] for d in others):
+            raise Unclear(f"its denoiser takes a sample of {tuple(x_one.shape)} where the scheduler has {sample_shape}")
+        size = sample_shape[more[0]]
+        appended, again = (v.narrow(more[0], size, v.shape[more[0]] - size) for v in (x_one, x_two))
+        if not torch.equal(appended, again):
+            raise Unclear("what its pipeline appends to the sample differs between two equal samples")
+        convention.extra = (more[0] + 1, appended[None].clone())
+    for name, value in fixed.items():
+        _compare(value, two.get(name), name, convention)
+    return convention
+
+
+def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        if one.shape == two.shape:
+            return
+        doubled = [d for d in range(one.ndim) if one.ndim == two.ndim and two.shape[d] == 2 * one.shape[d]]
+        doubled = [d for d in doubled if one.shape[d] == 1] or doubled
+        if len(doubled) != 1:
+            raise Unclear(f"its argument {path} is {tuple(one.shape)} for one sample and {tuple(two.shape)} for two")
+        convention.batched[path] = doubled[0]
+        if one.shape[doubled[0]] > 1:
+            convention.rows[path] = one.shape[doubled[0]]
+    elif isinstance(one, Mapping) and isinstance(two, Mapping):
+        for key, value in one.items():
+            _compare(value, two.get(key), f"{path}.{key}", convention)
+    elif isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        if len(one) == len(two):
+            for i, (a, b) in enumerate(zip(one, two, strict=True)):
+                _compare(a, b, f"{path}.{i}", convention)
+        elif len(one) == 1 and len(two) == 2:
+            (convention.listed if isinstance(one[0], Tensor) else convention.repeated).add(path)
+        else:
+            raise Unclear(f"its argument {path} has {len(one)} entries for one sample and {len(two)} for two")
+    elif type(one) is not type(two) or one != two:
+        raise Unclear(f"its argument {path} is {one!r} for one sample and {two!r} for two")
+
+
+def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Find the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
+    known = convention.listed | {convention.x, convention.time, *convention.batched}
+    mine, theirs = (
+        {path: value for path, value in leaves(arguments) if path not in known and path.split(".")[0] not in known}
+        for arguments in (one, other)
+    )
+    for path, value in mine.items():
+        if path not in theirs:
+            raise Unclear(f"its argument {path} comes and goes with the prompt")
+        if value.shape != theirs[path].shape or not torch.equal(value, theirs[path].to(value)):
+            convention.shared.add(path)
+
+
+def at(arguments: Mapping[str, Any], path: str) -> Any:
+    """The value at a path."""
+    value: Any = arguments
+    for key in path.split("."):
+        value = value[int(key)] if isinstance(value, list | tuple) else value[key]
+    return value
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The prediction in what a denoiser returned: its first entry, stacked where that is a list."""
+    first = output if isinstance(output, Tensor | list) else output[0]
+    return torch.stack(first) if isinstance(first, list) else first
+
+
+def leaves(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a call's arguments, with its path."""
+    for key, value in arguments.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            yield path, value
+        elif isinstance(value, Mapping):
+            yield from leaves(value, f"{path}.")
+        elif isinstance(value, list | tuple):
+            yield from leaves({str(i): v for i, v in enumerate(value)}, f"{path}.")

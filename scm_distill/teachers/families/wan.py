@@ -1,0 +1,60 @@
+"""Wan 2.2: two experts, one for each half of the noise levels."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scm_distill.teachers.convention import Cond, Convention
+from scm_distill.teachers.families import Family
+
+
+class Experts(nn.Module):
+    """Both networks; `boundary` is the time, as the denoiser is told it, from which the first is in charge."""
+
+    def __init__(self, high: nn.Module, low: nn.Module, boundary: float) -> None:
+        super().__init__()
+        self.high, self.low, self.boundary = high, low, boundary
+
+
+class Switched(Convention):
+    """Each sample goes to the expert of its own time."""
+
+    def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
+        """The native prediction (B, ...)."""
+        if not isinstance(net, Experts):
+            return super().__call__(net, x_nat, tau, cond)
+        first = tau >= net.boundary
+        out = None
+        for expert, chosen in ((net.high, first), (net.low, ~first)):
+            i = chosen.nonzero().flatten()
+            if len(i):
+                part = super().__call__(expert, x_nat[i], tau[i], {name: value[i] for name, value in cond.items()})
+                out = torch.zeros_like(x_nat, dtype=part.dtype) if out is None else out
+                out = out.index_copy(0, i, part)
+        assert out is not None
+        return out
+
+
+class Wan(Family):
+    """The student is one network for both sampling times, and starts from the high-noise expert."""
+
+    pipelines = ("WanPipeline",)
+
+    def teacher(self, pipeline: Any, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
+        """Both experts where there are two."""
+        low, ratio = getattr(pipeline, "transformer_2", None), pipeline.config.get("boundary_ratio")
+        if low is None or ratio is None:
+            return net, convention
+        switched = Switched(**{f.name: getattr(convention, f.name) for f in fields(convention)})
+        return Experts(net, low, ratio * pipeline.scheduler.config.num_train_timesteps), switched
+
+    def student(self, net: nn.Module) -> nn.Module:
+        """The high-noise expert."""
+        return net.high if isinstance(net, Experts) else net
+
+    def parts(self) -> Mapping[str, Any]:
+        """One expert."""
+        return {"transformer_2": None, "boundary_ratio": None}

@@ -1,0 +1,167 @@
+"""Between a family's latents and what they stand for, by the tail of its own stock call; no family is named here.
+
+L    a sample as the scheduler has it                              (B, ...)
+D    what the pipeline hands to its VAE's decoder for it           (B, ...), or (B * frames, ...)
+
+D is the entries of L in another order, each scaled and shifted. That is measured, not assumed: the stock call is made
+to end on probes of our choice, and the decoder's input is looked at. The map is then inverted for real data.
+"""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from scm_distill.errors import UserError
+from scm_distill.teachers import spy
+from scm_distill.teachers.traced import Reading, ids_of
+
+BASE = 1024  # indices are probed in digits of this base, so that float32 holds them exactly
+
+
+class Unmapped(Exception):
+    """Why real data cannot be encoded."""
+
+
+@dataclass
+class LatentMap:
+    """D = L[order] * scale + shift; `pixels` is the shape of what the VAE decodes one sample to."""
+
+    vae: Any
+    order: Tensor
+    scale: Tensor
+    shift: Tensor
+    sample_shape: tuple[int, ...]
+    pixels: tuple[int, ...]
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """L (1, ...) of one sample in pixels or audio samples, of shape `pixels`, in [-1, 1]; the posterior's mode."""
+        out = self.vae.encode(x)
+        E = out.latent_dist.mode() if hasattr(out, "latent_dist") else out[0]
+        if E.shape != self.scale.shape:
+            raise Unmapped(f"its VAE encodes to {tuple(E.shape)} and decodes from {tuple(self.scale.shape)}")
+        L = torch.empty(self.order.numel(), dtype=E.dtype, device=E.device)
+        L[self.order.flatten()] = ((E - self.shift) / self.scale).flatten()
+        return L.reshape(1, *self.sample_shape)
+
+
+def latent_map(reading: Reading) -> LatentMap:
+    """Measure the map. Raises UserError where D is not the entries of L, scaled and shifted."""
+    try:
+        return _measure(reading)
+    except Unmapped as error:
+        raise UserError(
+            f"{type(reading.stock.pipeline).__name__} cannot encode real data: {error}.",
+            "Set data.source=teacher: the teacher's own samples need no encoder.",
+        ) from error
+
+
+@torch.no_grad()
+def _measure(reading: Reading) -> LatentMap:
+    pipeline, shape = reading.stock.pipeline, reading.convention.sample_shape
+    vae = next((v for n in ("vae", "vqvae") if isinstance(v := getattr(pipeline, n, None), nn.Module)), None)
+    if vae is None or not hasattr(vae, "encode"):
+        raise Unmapped("it has no VAE with an encoder")
+    device = next(vae.parameters()).device
+    n = torch.Size(shape).numel()
+
+    def decoder_input(L: Tensor) -> Tensor:
+        return _decoder_input(reading, vae, L.reshape(1, *shape).to(device)).double()
+
+    shift = decoder_input(torch.zeros(n))
+    scale = decoder_input(torch.ones(n)) - shift
+    if shift.numel() != n or (scale == 0).any():
+        raise Unmapped(f"its decoder is given {tuple(shift.shape)} at first for a sample of {shape}")
+    index = torch.arange(n)
+    digits = [((decoder_input(d.float()) - shift) / scale).round().long() for d in (index % BASE, index // BASE)]
+    order = digits[0] + BASE * digits[1]
+    if not torch.equal(order.flatten().sort().values.cpu(), index):
+        raise Unmapped("its decoder's input is not made of the latents one by one")
+    probe = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    D = decoder_input(probe)
+    if (probe.to(D)[order.flatten()].reshape(D.shape) * scale + shift - D).abs().max() > 1e-4 * D.abs().max():
+        raise Unmapped("its decoder's input is not proportional to the latents")
+    decoded = cast(Any, vae).decode(shift.to(next(vae.parameters()).dtype))[0]
+    return LatentMap(vae, order, scale.float(), shift.float(), shape, tuple(decoded.shape))
+
+
+def _decoder_input(reading: Reading, vae: nn.Module, L: Tensor) -> Tensor:
+    """What the VAE's decoder is given first when the stock call ends on L."""
+    seen: list[Tensor] = []
+
+    def look(z: Tensor, *_: Any, **__: Any) -> Any:
+        seen.append(z.clone())
+        raise spy.Stopped
+
+    stock = reading.stock
+    whole: Any = vae
+    with spy.instead(vae, "decode", functools.wraps(whole.decode)(look)):
+        stock.watch(stock.arguments(ids_of(stock), 2, scale=reading.off), fake=True, replace=L)
+    if not seen:
+        raise Unmapped("its call ends without decoding")
+    return seen[0]
+
+
+class Decoder:
+    """Latents to what the pipeline returns for them, by the tail of the stock call, with the text encoders gone.
+
+    What `encode_prompt` returned for a probe prompt is kept and given again, so that the call runs without them.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.answers: list[Any] = []
+        pipeline = reading.stock.pipeline
+        if not hasattr(pipeline, "encode_prompt"):
+            return
+        encode = pipeline.encode_prompt
+
+        @functools.wraps(encode)
+        def keep(*args: Any, **kwargs: Any) -> Any:
+            self.answers.append(encode(*args, **kwargs))
+            return self.answers[-1]
+
+        with spy.instead(pipeline, "encode_prompt", keep):
+            self._run(None)
+
+    def drop_encoders(self) -> list[str]:
+        """Take the text encoders out of memory; the names of those that went. None go where the call needs them."""
+        pipeline = self.reading.stock.pipeline
+        held = {
+            n: v for n, v in pipeline.components.items() if n.startswith("text_encoder") and isinstance(v, nn.Module)
+        }
+        for name in held:
+            setattr(pipeline, name, None)
+        try:
+            self._run(None)
+        except Exception:  # whatever a pipeline does that finds a part gone
+            for name, part in held.items():
+                setattr(pipeline, name, part)
+            return []
+        return list(held)
+
+    def __call__(self, latents: Tensor) -> list[Any]:
+        """One entry a sample: a PIL image, a list of PIL images or an array of frames, or an array of audio samples."""
+        return [self._run(L[None]) for L in latents]
+
+    def _run(self, L: Tensor | None) -> Any:
+        reading, left = self.reading, list(self.answers)
+
+        def replay(*_: Any, **__: Any) -> Any:
+            return left.pop(0)
+
+        stock = reading.stock
+        arguments = stock.arguments(ids_of(stock), 2, scale=reading.off)
+        with contextlib.ExitStack() as stack:
+            if left:
+                signature_of = functools.wraps(stock.pipeline.encode_prompt)
+                stack.enter_context(spy.instead(stock.pipeline, "encode_prompt", signature_of(replay)))
+            if L is None:
+                stock.watch(arguments, fake=True, steps=1)
+                return None
+            result = stock.watch(arguments, fake=True, replace=L).result
+        return result[0][0]

@@ -1,0 +1,147 @@
+"""From a folder, a Hub id or a single file to a diffusers pipeline, safely, and then to what is read from it."""
+
+import functools
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from scm_distill import builtin
+from scm_distill.errors import UserError
+from scm_distill.teachers import families, stock, traced, unet2d
+from scm_distill.teachers.teacher import Source, Teacher
+
+
+def load(
+    repo: str,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    pipeline: str | None = None,
+    config: str | None = None,
+    call: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+) -> Teacher:
+    """Read a pipeline folder, `builtin:NAME`, Hub id, or single file of the class `pipeline` with the folder `config`.
+
+    In float32, on `device` (the CPU). `call` are arguments of its stock call, such as height and num_frames. Raises
+    UserError when it is missing, damaged, or of a kind that cannot be read.
+    """
+    if single := repo.endswith(".safetensors"):
+        again = functools.partial(_single_file, repo, pipeline, config)
+    else:
+        folder = resolve(repo)
+        again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
+        unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
+    hub_id = None if single or Path(folder).is_dir() else repo
+    source = Source(repo, hub_id, {} if single else _license(folder, hub_id), again)
+    loaded = again()
+    if unet2d.is_pixel(loaded):
+        return unet2d.read(loaded, source)
+    family = families.of(loaded)
+    family.prepare(loaded)
+    if device is not None:
+        loaded.to(device)
+    for part in loaded.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    reading = traced.read(stock.drive(loaded, call or {}))
+    schedule = reading.schedule
+    net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
+    reading.convention = convention
+    settings: Any = reading.stock.net.config
+    return Teacher(
+        source=source, family=family, net=net, scheduler=loaded.scheduler, prediction=schedule.prediction,
+        clock=schedule.clock, sample_shape=convention.sample_shape,
+        classes=int(settings.get("num_embeds_ada_norm") or 1000) if reading.stock.driver == "labels" else None,
+        alphas_cumprod=schedule.alphas_cumprod, convention=convention, rule=reading.rule, reading=reading,
+    )  # fmt: skip
+
+
+def resolve(repo: str) -> str:
+    """Turn `builtin:NAME` into the packaged folder, and check that a local path is a pipeline folder."""
+    if packaged := builtin.path(repo):
+        if not packaged.is_dir():
+            raise UserError(f"This package has no teacher {repo!r}.", "The one that ships is builtin:digits/teacher.")
+        return str(packaged)
+    path = Path(repo).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(
+                f"{repo} is no diffusers pipeline folder: it has no model_index.json.",
+                "Give the folder that save_pretrained of a pipeline wrote, or a Hub id.",
+            )
+        return str(path)
+    if path.exists() or repo.startswith(("/", "./", "../", "~")) or repo.count("/") != 1:
+        raise UserError(f"There is no pipeline folder {repo}.", "Check the path, or give a Hub id such as org/name.")
+    return repo
+
+
+def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
+    try:
+        return dict(DiffusionPipeline.load_config(folder, revision=revision))
+    except Exception as error:  # anything can come out of a damaged folder or a failed download
+        raise _failure(folder, repo, error, allow_pickle=False) from error
+
+
+def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pickle: bool, **parts: Any) -> Any:
+    try:
+        safe = None if allow_pickle else True
+        known = DiffusionPipeline.load_config(folder, revision=revision)
+        modules = {name: value for name, value in parts.items() if isinstance(known.get(name), list | tuple)}
+        loaded = DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=safe, **modules)
+        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own part over the given one
+        settings = {name: value for name, value in parts.items() if name not in modules}
+        loaded.register_to_config(**settings)
+        return loaded
+    except Exception as error:  # as above
+        raise _failure(folder, repo, error, allow_pickle=allow_pickle) from error
+
+
+def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: Any) -> Any:
+    path = Path(repo).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no file {repo}.", "Check teacher.repo.")
+    kind: Any = getattr(diffusers, pipeline or "", None)
+    if not hasattr(kind, "from_single_file"):
+        raise UserError(
+            f"{repo} is a single file, and teacher.pipeline is {pipeline!r}.",
+            "Set it to the diffusers class that reads it, such as StableDiffusionXLPipeline, and teacher.config to a "
+            "folder or Hub id with the configuration of its parts.",
+        )
+    try:
+        return kind.from_single_file(str(path), config=config, **parts)
+    except Exception as error:  # as above
+        raise _failure(str(path.parent), repo, error, allow_pickle=False) from error
+
+
+def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    reason, local = " ".join(str(error).split()), Path(folder).is_dir()
+    if "safetensors" in reason and not allow_pickle and "found" in reason:
+        fix = "If you trust where it comes from, set teacher.allow_pickle=true to load its .bin weights."
+    elif local:
+        fix = "Its files are damaged or incomplete, or a package they need is not installed: see the reason."
+    else:
+        fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
+    where = "" if local else "there is no such folder, and from the Hub: "
+    short = textwrap.shorten(reason, 240, placeholder=" ...")
+    return UserError(f"{repo} could not be loaded: {where}{short}", fix)
+
+
+def _license(folder: str, hub_id: str | None) -> dict[str, str]:
+    """The licence fields of the teacher's own card, as far as they are at hand without another download."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.repocard import metadata_load
+
+    card = try_to_load_from_cache(hub_id, "README.md") if hub_id else Path(folder) / "README.md"
+    if not isinstance(card, str | Path) or not Path(card).is_file():
+        return {}
+    metadata = metadata_load(card) or {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}

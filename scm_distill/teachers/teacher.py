@@ -1,0 +1,73 @@
+"""What was read from a checkpoint, however it was read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from scm_distill import builtin
+from scm_distill.maths.clocks import Clock
+from scm_distill.maths.guidance import Rule
+from scm_distill.maths.schedules import Prediction
+from scm_distill.teachers.convention import Convention
+from scm_distill.teachers.families import Family
+from scm_distill.teachers.traced import Reading
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a pipeline comes from, and how to load it again; `hub_id` is None for what is on this machine."""
+
+    repo: str
+    hub_id: str | None
+    license: Mapping[str, str]
+    load: Callable[..., Any]  # the pipeline again, with these parts in place of its own
+
+    @property
+    def name(self) -> str:
+        """A name for cards: the Hub id, the builtin's, or the folder's own name without its path."""
+        return self.hub_id or (self.repo if builtin.path(self.repo) else Path(self.repo).resolve().name)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A denoiser, its schedule and its conventions.
+
+    `net` is called by `convention` (None: net(x_nat, k, **cond)); `sample_shape` is that of one sample as the scheduler
+    has it: pixels in [-1, 1], latents, or packed latents. `classes` is the number of labels that a condition may be,
+    None where it is none. `reading` is None for a pixel UNet, which needs no tracing.
+    """
+
+    source: Source
+    family: Family
+    net: nn.Module
+    scheduler: Any
+    prediction: Prediction
+    clock: Callable[[float], Clock]  # of sigma_d
+    sample_shape: tuple[int, ...]
+    classes: int | None = None
+    alphas_cumprod: Tensor | None = None
+    convention: Convention | None = None
+    rule: Rule | None = None
+    reading: Reading | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A name for cards."""
+        return self.source.name
+
+    @property
+    def pixels(self) -> bool:
+        """Whether samples are pixels, and may be mirrored and clipped."""
+        return self.reading is None
+
+    def cond(self, labels: Tensor | None) -> dict[str, Tensor]:
+        """Class labels (B,) as the keyword arguments of a pixel UNet; nothing for an unconditional one."""
+        if self.classes is None:
+            return {}
+        if labels is None:
+            raise ValueError("A class-conditional model needs labels.")
+        return {"class_labels": labels}

@@ -1,0 +1,247 @@
+"""What a run trains on: images, for a pixel teacher, or latents on disk, drawn from the teacher or encoded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scm_distill import config, teachers
+from scm_distill.data import Data, media, open_images
+from scm_distill.data.pictures import picture, to_images
+from scm_distill.errors import UserError
+from scm_distill.maths.clocks import spaced
+from scm_distill.maths.sampling import ode
+from scm_distill.models import adapt
+from scm_distill.teachers import Teacher
+from scm_distill.teachers.latents import Decoder, LatentMap, latent_map
+from scm_distill.training.build import Parts
+from scm_distill.training.draws import generator
+from scm_distill.training.given import Given, on
+from scm_distill.training.report import Reporter
+
+FILE = "latents.safetensors"
+PREVIEWS, DECODED = 16, 4  # samples of a preview; a decoder is slow
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where samples come from: `given` are the prompts or classes, `ids` (N,) says which one each sample has.
+
+    `pixels` is set where they are images of a pixel teacher, `files` where they are to be encoded.
+    """
+
+    given: list[Any]
+    ids: Tensor
+    pixels: Data | None = None
+    files: list[Path] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels) if self.pixels is not None else len(self.ids)
+
+
+def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
+    """Open what recipe.data names, and check that it fits the teacher. Raises UserError; draws and encodes nothing."""
+    if teacher.reading is None:
+        return _pixels(recipe, teacher)
+    if recipe.data.flip:
+        raise UserError("Latents cannot be mirrored.", "Leave data.flip away.")
+    driver = teacher.reading.stock.driver
+    if recipe.data.source == "teacher":
+        n = recipe.data.samples
+        if driver == "prompt":
+            if recipe.data.prompts is None:
+                raise UserError(
+                    "This teacher is driven by prompts.", "Set data.prompts to a text file, a prompt a line."
+                )
+            given: list[Any] = media.read_prompts(recipe.data.prompts)
+        else:
+            given = list(range(min(teacher.classes or 1, n)))
+        return Origin(given, torch.arange(n) % len(given))
+    folder = Path(recipe.data.source).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}.", "Set data.source to teacher, or to a folder of captioned files."
+        )
+    pixels = latent_map(teacher.reading).pixels
+    kind = media.SOUNDS if len(pixels) == 3 else media.CLIPS if len(pixels) == 5 or pixels[0] > 1 else media.IMAGES
+    found = media.find(folder, kind)
+    if driver == "prompt":
+        if found.captions is None:
+            raise UserError(
+                f"The files of {folder} have no captions.", "Write cat.txt beside cat.png, or metadata.jsonl."
+            )
+        given = sorted(set(found.captions))
+        index = {text: i for i, text in enumerate(given)}
+        return Origin(given, torch.tensor([index[text] for text in found.captions]), files=found.files)
+    if driver == "labels" and (not found.classes or len(found.classes) > (teacher.classes or 0)):
+        raise UserError(
+            f"The teacher knows {teacher.classes} classes, {folder} has {len(found.classes)} sub-folders.",
+            "Give data.source one sub-folder per class of the teacher.",
+        )
+    given = list(range(max(1, len(found.classes))))
+    return Origin(given, torch.tensor(found.labels).clamp_min(0), files=found.files)
+
+
+def _pixels(recipe: config.Recipe, teacher: Teacher) -> Origin:
+    if recipe.data.source == "teacher":
+        raise UserError("A pixel teacher is distilled on images.", "Set data.source to a folder of images or an .npz.")
+    channels, height, width = teacher.sample_shape
+    images = open_images(recipe.data.source, (channels, height, width))
+    if teacher.classes is not None and not 0 < images.classes <= teacher.classes:
+        raise UserError(
+            f"The teacher knows {teacher.classes} classes, the data {images.classes or 'no'} classes.",
+            "Give data.source one sub-folder per class of the teacher.",
+        )
+    return Origin([], torch.empty(0, dtype=torch.long), pixels=images)
+
+
+class Latents:
+    """x_0 and ids of a latents file, read row by row; the rows of one call belong to one bucket of conditions."""
+
+    def __init__(self, path: Path, conditions: teachers.Conditions) -> None:
+        with safe_open(path, "pt") as file:
+            self.ids = file.get_tensor("ids")
+        self.path, self.conditions = path, conditions
+        self.mixed = bool((conditions.bucket != conditions.bucket[0]).any())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = torch.tensor(list(indices))
+        if self.mixed:  # those of another bucket give way to random ones of the first one's
+            bucket = self.conditions.bucket[self.ids]
+            members = (bucket == bucket[rows[0]]).nonzero().flatten()
+            g = generator(int(rows[0]), "bucket", len(rows))
+            others = members[torch.randint(len(members), (len(rows),), generator=g)]
+            rows = torch.where(bucket[rows] == bucket[rows[0]], rows, others)
+        with safe_open(self.path, "pt") as file:
+            x_0 = file.get_slice("x_0")
+            return torch.cat([x_0[i : i + 1] for i in rows.tolist()]), self.ids[rows]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run and its conditions; `prompts` (or classes) are what an id stands for."""
+
+    data: Data
+    given: Given
+    decode: Decoder | None  # latents to what the pipeline returns; None for pixels, and where its call leaves latents
+    prompts: list[Any]
+
+    def pictures(self, x_0: Tensor) -> list[Image.Image]:
+        """The first few samples (N, ...) to be looked at."""
+        if self.given.teacher.pixels:
+            return to_images(x_0[:PREVIEWS])
+        return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
+
+
+def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Accelerator, report: Reporter) -> Prepared:
+    """Record the conditions and write the latents that are not on disk yet, on the main process. Raises UserError."""
+    teacher, source = parts.teacher, origin(recipe, parts.teacher)
+    if source.pixels is not None or teacher.reading is None:
+        assert source.pixels is not None
+        return Prepared(source.pixels, Given(teacher, None, recipe.guidance), None, [])
+    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    reading = teacher.reading
+    identity = json.dumps([teacher.source.repo, recipe.teacher.revision])
+    with accelerator.main_process_first():
+        report.begin("record conditions", len(source.given))
+        conditions = teachers.record(
+            reading, source.given, out / "conditions", guided=guided, negative=recipe.guidance.negative_prompt,
+            identity=identity, progress=report.advance,
+        )  # fmt: skip
+        report.end()
+    given = Given(teacher, conditions, recipe.guidance)
+    decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
+    mapped = latent_map(reading) if source.files else None
+    if decode and (gone := decode.drop_encoders()):
+        report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
+    path, key = out / FILE, _key(recipe, identity)
+    with accelerator.main_process_first():
+        if not _holds(path, key):
+            if mapped is not None and source.files is not None:
+                x_0 = _encode(mapped, source.files, report)
+            else:
+                x_0 = _draw(parts, given, source.ids, recipe, report)
+            beside = path.with_suffix(".writing")
+            save_file({"x_0": x_0.contiguous().cpu(), "ids": source.ids}, beside, metadata={"key": key})
+            beside.rename(path)
+    return Prepared(Latents(path, conditions), given, decode, source.given)
+
+
+def _key(recipe: config.Recipe, identity: str) -> str:
+    """What latents on disk must have been made with to be used again."""
+    made = [
+        identity,
+        *(s.model_dump(mode="json") for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)),
+    ]
+    return hashlib.sha256(json.dumps([*made, recipe.train.seed], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _holds(path: Path, key: str) -> bool:
+    if not path.is_file():
+        return False
+    with safe_open(path, "pt") as file:
+        return bool((file.metadata() or {}).get("key") == key)
+
+
+@torch.no_grad()
+def _draw(parts: Parts, given: Given, ids: Tensor, recipe: config.Recipe, report: Reporter) -> Tensor:
+    """Samples of the original, guided teacher: endpoints of its ODE from seeded noise."""
+    F = parts.F_teacher
+    assert given.conditions is not None
+    bucket_of = given.conditions.bucket[ids]
+    device = next(F.parameters()).device
+    times = spaced(F.clock, parts.t_max, recipe.sampler.teacher_steps)
+    x_0 = torch.empty(len(ids), *parts.teacher.sample_shape)
+    report.begin("draw teacher samples", len(ids))
+    done = 0
+    for bucket in bucket_of.unique().tolist():
+        members = (bucket_of == bucket).nonzero().flatten()
+        for rows in members.split(max(1, recipe.train.micro_batch_size or 8)):
+            noise = [
+                F.sigma_d * torch.randn(parts.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
+                for i in rows.tolist()
+            ]
+            cond = on(given.typical(ids[rows]), device)
+            with adapt.original(F.net):
+                x_0[rows] = ode(lambda x, t, c=cond: F(x, t, c), torch.stack(noise).to(device), times, F.sigma_d).cpu()  # type: ignore[misc]
+            done += len(rows)
+            report.advance(done)
+    report.end()
+    if not x_0.isfinite().all():
+        raise UserError(
+            "The teacher's own samples are not finite.", "Check guidance.scale and train.precision.", code=1
+        )
+    return x_0
+
+
+def _encode(mapped: LatentMap, files: list[Path], report: Reporter) -> Tensor:
+    """Real files through the family's own latent map."""
+    shape, device = mapped.pixels, mapped.shift.device
+    report.begin("encode data", len(files))
+    rows = []
+    for i, file in enumerate(files):
+        if len(shape) == 3:
+            rate = int(mapped.vae.config.get("sampling_rate", 44100))
+            x = media.sound(file, shape[1:], rate)[None]
+        elif len(shape) == 5:
+            x = media.clip(file, shape[1:])[None]
+        elif shape[0] > 1:
+            x = media.clip(file, (shape[1], shape[0], *shape[2:])).movedim(1, 0)
+        else:
+            x = media.image(file, shape[1:])[None]
+        rows.append(mapped.encode(x.to(device)).cpu())
+        report.advance(i + 1)
+    report.end()
+    return torch.cat(rows)
