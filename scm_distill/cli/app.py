@@ -78,6 +78,9 @@ def train(
             return
         rows = [[str(r["sampler"]), str(r["evaluations"]), f"{r['distance']:.4g}"] for r in summary["table"]]
         console.table("Distance to the data (lower is better)", ("sampler", "network evaluations", "distance"), rows)
+        first = {"prompt": "prompt", "labels": "class_labels=[0]", "none": "batch_size=16"}[summary["driver"]]
+        call = ", ".join([first, *(f"{name}={value!r}" for name, value in summary["call"].items())])
+        console.say(f"stock diffusers: DiffusionPipeline.from_pretrained(FOLDER)({call})")
         console.result(summary["export"])
         compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
         prompt = ' -p "a photo of a cat"' if summary["driver"] == "prompt" else ""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,7 @@ def hush_libraries() -> None:
     for library in (logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
+    warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|torchsde)(\.|$)")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Which images a step sees is a function of (seed, step) alone, so that a resumed 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,12 @@ from scm_distill.errors import UserError
 
 
 class Data(Protocol):
-    """A sized set; `__getitems__` returns x_0 (B, ...) and the ids (B,) of their conditions, -1 where unknown."""
+    """A sized set; `__getitems__` returns x_0 (B, ...) and the ids (B,) of their conditions, -1 where unknown.
+
+    `groups` (N,) says which samples may share a batch; None: all may.
+    """
+
+    groups: Tensor | None
 
     def __len__(self) -> int:
         """How many."""
@@ -64,6 +70,8 @@ def to_tensor(image: Image.Image, shape: tuple[int, int, int]) -> Tensor:
 class Arrays:
     """`images` (N, H, W) or (N, H, W, C) uint8 and optional `labels` (N,) of an .npz; held in memory."""
 
+    groups: Tensor | None = None
+
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -93,6 +101,8 @@ class Folder:
 
     Its sub-folders are the classes, sorted by name, or by number where all names are numbers.
     """
+
+    groups: Tensor | None = None
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         import datasets
@@ -125,23 +135,34 @@ class Folder:
 
 
 class _Order(Sampler[list[int]]):
-    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on."""
+    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on.
 
-    def __init__(self, size: int, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
-        self.size, self.batch, self.micro, self.rank, self.world = size, batch, micro, rank, world
-        self.seed, self.first = seed, first
+    With groups, a step stays in the group of its first sample: the others give way to members of that group, whatever
+    the number of processes.
+    """
+
+    def __init__(self, data: Data, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
+        self.size, self.batch, self.micro, self.rank, self.world = len(data), batch, micro, rank, world
+        self.seed, self.first, self.groups = seed, first, data.groups
+        self.epoch = lru_cache(2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.size, generator=generator)
+
+    def _at(self, position: int) -> int:
+        return int(self.epoch(position // self.size)[position % self.size])
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order, step = -1, torch.empty(0, dtype=torch.long), self.first
+        step = self.first
         while True:
             share = range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
-            indices = []
-            for position in share:
-                if position // self.size != epoch:
-                    epoch = position // self.size
-                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-                    order = torch.randperm(self.size, generator=generator)
-                indices.append(int(order[position % self.size]))
+            indices = [self._at(position) for position in share]
+            if self.groups is not None:
+                group = self.groups[self._at(step * self.batch)]
+                members = (self.groups == group).nonzero().flatten()
+                others = [int(members[position * 2_654_435_761 % len(members)]) for position in share]
+                indices = [i if self.groups[i] == group else o for i, o in zip(indices, others, strict=True)]
             for i in range(0, len(indices), self.micro):
                 yield indices[i : i + self.micro]
             step += 1
@@ -158,5 +179,5 @@ def batches(
 
     `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
     """
-    order = _Order(len(images), batch, micro, rank, world, seed, first)
+    order = _Order(images, batch, micro, rank, world, seed, first)
     return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from scm_distill.teachers.convention import first_tensor
 from scm_distill.teachers.guided import split
 from scm_distill.teachers.traced import PROBE_SCALE, Reading
 
-KEPT = 4096  # conditions kept in memory
+KEPT = 2 * 2**30  # bytes of conditions kept in memory
 
 
 class Conditions:
@@ -31,11 +32,13 @@ class Conditions:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
-        self._load = lru_cache(KEPT)(load_file)
+        largest = max((file.stat().st_size for file in self.files), default=1)
+        self._load = lru_cache(max(1, KEPT // largest))(load_file)
         signatures: dict[str, int] = {}
         buckets = []
         for file in self.files:
-            shapes = {name: [str(v.dtype), *v.shape] for name, v in self._load(file).items()}
+            with safe_open(file, "pt") as opened:
+                shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
             buckets.append(signatures.setdefault(json.dumps(shapes, sort_keys=True), len(signatures)))
         self.bucket = torch.tensor(buckets)
 

@@ -142,8 +142,9 @@ def comparison(recipe: config.Recipe, parts: Parts, given: Given, device: torch.
 def probe(parts: Parts, data: Data, given: Given, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor, Cond]:
     """x_t (B, ...), t (B,) where the teacher was trained, and cond."""
     n = PROBE if parts.teacher.pixels else 4 * min(draws.micro, PROBE // 4)
-    indices = torch.randint(len(data), (n,), generator=generator(draws.seed, "probe images"))
-    x_0, ids = data.__getitems__(indices.tolist())
+    together = torch.arange(len(data)) if data.groups is None else (data.groups == data.groups.mode().values).nonzero()
+    indices = torch.randint(len(together), (n,), generator=generator(draws.seed, "probe images"))
+    x_0, ids = data.__getitems__(together.flatten()[indices].tolist())
     whole = replace(draws, batch=n, micro=n, rank=0, world=1)
     z, t, _, _ = next(whole.step("probe", 0))
     t = parts.F_teacher.clock.snap(t)

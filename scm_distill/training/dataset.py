@@ -105,28 +105,21 @@ def _pixels(recipe: config.Recipe, teacher: Teacher) -> Origin:
 
 
 class Latents:
-    """x_0 and ids of a latents file, read row by row; the rows of one call belong to one bucket of conditions."""
+    """x_0 and ids of a latents file, read row by row; what shares a bucket of conditions may share a batch."""
 
     def __init__(self, path: Path, conditions: teachers.Conditions) -> None:
         with safe_open(path, "pt") as file:
             self.ids = file.get_tensor("ids")
-        self.path, self.conditions = path, conditions
-        self.mixed = bool((conditions.bucket != conditions.bucket[0]).any())
+        self.path, bucket = path, conditions.bucket[self.ids]
+        self.groups = bucket if (bucket != bucket[0]).any() else None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        rows = torch.tensor(list(indices))
-        if self.mixed:  # those of another bucket give way to random ones of the first one's
-            bucket = self.conditions.bucket[self.ids]
-            members = (bucket == bucket[rows[0]]).nonzero().flatten()
-            g = generator(int(rows[0]), "bucket", len(rows))
-            others = members[torch.randint(len(members), (len(rows),), generator=g)]
-            rows = torch.where(bucket[rows] == bucket[rows[0]], rows, others)
         with safe_open(self.path, "pt") as file:
             x_0 = file.get_slice("x_0")
-            return torch.cat([x_0[i : i + 1] for i in rows.tolist()]), self.ids[rows]
+            return torch.cat([x_0[i : i + 1] for i in indices]), self.ids[list(indices)]
 
 
 @dataclass(frozen=True)

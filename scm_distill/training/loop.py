@@ -4,11 +4,13 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from scm_distill import config, data
@@ -23,7 +25,8 @@ from scm_distill.training.compare import Comparison, Figures
 from scm_distill.training.given import on
 from scm_distill.training.report import Reporter
 
-UNMOVED = 1e-12  # relative change of the parameters; the first steps of RAdam in a warm-up move them by 1e-10
+UNMOVED = 1e-12  # relative change of the parameters' sums; within the learning rate's warm-up it may round to nothing
+WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
 Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 
 
@@ -195,7 +198,7 @@ class Training:
         if any(math.isnan(value) for value in asdict(student).values()):
             fix = f"Lower optimizer.lr and --resume {self.last}."
             raise UserError(f"The student's samples are not finite at step {self.step}.", fix, code=1)
-        if self.step > 0 and self._moved() < UNMOVED:
+        if self.step > self.recipe.optimizer.warmup_steps and self._moved() < UNMOVED:
             raise UserError(
                 f"The student's parameters have not moved in {self.step} steps.",
                 "Check optimizer.lr, and grad_norm in metrics.jsonl.",
@@ -241,7 +244,8 @@ def _accelerator(recipe: config.Recipe) -> Accelerator:
     """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
     # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
     cpu = recipe.train.device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    wait = InitProcessGroupKwargs(timeout=WAIT)
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait])
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(
             "Accelerate's configuration asks for gradient accumulation.",
