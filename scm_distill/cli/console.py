@@ -67,7 +67,7 @@ def hush_libraries() -> None:
     for library in (logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
-    warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|torchsde)(\.|$)")
+    warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|torchsde|huggingface_hub)(\.|$)")
 
 
 @contextmanager

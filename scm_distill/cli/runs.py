@@ -16,6 +16,7 @@ from scm_distill.training.report import Reporter, Silent
 
 def plan(recipe: config.Recipe) -> dict[str, Any]:
     """What a run would do, from the real teacher and data; nothing is written."""
+    dataset.check_paths(recipe)
     parts = build.open_parts(recipe)
     source = dataset.origin(recipe, parts.teacher)
     clock, teacher = parts.F_teacher.clock, parts.teacher

@@ -31,7 +31,7 @@ class Rule:
 
     def __call__(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
         """The guided prediction."""
-        guided = u + like(w.to(c.dtype) + self.offset, c) * (c - u)
+        guided = u + like(w.to(c) + self.offset, c) * (c - u)
         if self.renormalize:
             guided = guided * (c.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
         return guided

@@ -52,7 +52,7 @@ class Convention:
         arguments = {name: self._fill(value, name, cond, x_nat) for name, value in self.fixed.items()}
         if self.scale_of and "w" in cond:
             path, embed = self.scale_of
-            arguments[path] = embed(cond["w"])
+            arguments[path] = embed(cond["w"].to(x_nat.device))
         x = x_nat
         if self.extra:
             dim, more = self.extra

@@ -77,7 +77,7 @@ def resolve(repo: str) -> str:
                 "Give the folder that save_pretrained of a pipeline wrote, or a Hub id.",
             )
         return str(path)
-    if path.exists() or repo.startswith(("/", "./", "../", "~")) or repo.count("/") != 1:
+    if path.exists() or repo.startswith(("/", "./", "../", "~")) or repo.endswith("/") or repo.count("/") != 1:
         raise UserError(f"There is no pipeline folder {repo}.", "Check the path, or give a Hub id such as org/name.")
     return repo
 

@@ -177,7 +177,8 @@ def _time_map(stock: Stock, off: float | None, time: str) -> tuple[list[float], 
 @torch.no_grad()
 def _check_fractions(convention: Convention, stock: Stock, plain: Watched) -> None:
     """The denoiser must take times between those of its stock call, and tell them apart."""
-    call = plain.steps[0].calls[0]
+    calls = [step.calls[0] for step in plain.steps]
+    call = max(calls, key=lambda c: abs(float(c.arguments[convention.time].flatten()[0])))  # some start at 0
     tau = call.arguments[convention.time].float().flatten()[:1]
     step = 0.5 if abs(float(tau)) > 2 else 5e-4
     x, cond = sample_of(convention, call.arguments), convention.cond(call.arguments)

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scm_distill import config, teachers
+from scm_distill import builtin, config, teachers
 from scm_distill.data import Data, media, open_images
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
@@ -46,6 +46,17 @@ class Origin:
 
     def __len__(self) -> int:
         return len(self.pixels) if self.pixels is not None else len(self.ids)
+
+
+def check_paths(recipe: config.Recipe) -> None:
+    """Find missing files before a teacher of gigabytes is loaded. Raises UserError."""
+    if recipe.data.prompts is not None:
+        media.read_prompts(recipe.data.prompts)
+    source = recipe.data.source
+    if source != "teacher" and not builtin.path(source) and not Path(source).expanduser().exists():
+        raise UserError(
+            f"There is no {source}.", "Set data.source to teacher, to a folder of files, to an .npz or to builtin:NAME."
+        )
 
 
 def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:

@@ -49,6 +49,7 @@ class Training:
         state = checkpoint.read_state(resume) if resume else None
         if state:
             _same_student(recipe, state, resume)
+        dataset.check_paths(recipe)
         self.accelerator = _accelerator(recipe)
         self.device = self.accelerator.device
         self.parts = build.open_parts(recipe, self.device)

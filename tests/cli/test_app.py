@@ -96,7 +96,7 @@ BAD = {
     "no equals sign": (["-s", "train.steps"], "no KEY=VALUE"),
     "not divisible": (["-s", "train.micro_batch_size=3"], "no multiple"),
     "missing teacher": (["-s", "teacher.repo=/nowhere/at/all"], "There is no pipeline folder /nowhere/at/all"),
-    "missing data": (["-s", "data.source=/nowhere"], "no image folder"),
+    "missing data": (["-s", "data.source=/nowhere"], "There is no /nowhere"),
     "t_mid outside": (["-s", "export.t_mid=[0.001]"], "lies outside the teacher's times"),
     "missing checkpoint": (["--resume", "/nowhere"], "There is no checkpoint at /nowhere"),
     "unwritable": (["-o", "/proc/run"], "/proc/run cannot be written"),

@@ -133,7 +133,7 @@ def test_a_flows_two_steps_in_the_call() -> None:
 def test_a_flows_second_step_is_fresh_noise_and_its_own_count_of_times() -> None:
     teacher = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1)
     scheduler = schedulers.flow(teacher, at(0.4), 1.0, in_call=False)
-    scheduler.set_timesteps(2)
+    scheduler.set_timesteps(sigmas=[1.0, 0.5])
     assert scheduler.timesteps.tolist() == pytest.approx([1.0, 0.4])
     x, v, g = torch.ones(1, 4), torch.full((1, 4), 0.25), torch.Generator().manual_seed(0)
     moved = scheduler.step(v, scheduler.timesteps[0], x, generator=g).prev_sample

@@ -282,6 +282,17 @@ def test_an_unknown_argument_of_the_call_is_refused_with_the_known_ones(fresh: T
     assert "height, width" in error.fix
 
 
+@pytest.mark.xfail(strict=True, reason="the probe drives the scale itself, and blames the pipeline")
+@pytest.mark.parametrize("name", ["sd15", "flux"])
+def test_a_scale_in_the_call_is_refused_by_its_name(name: str, fresh: TeacherOf) -> None:
+    assert "guidance.scale" in str(refusal(lambda: fresh(name, guidance_scale=2.0)))
+
+
+@pytest.mark.xfail(strict=True, reason="it overrides the number of steps of every probe, silently")
+def test_a_number_of_steps_in_the_call_is_refused(fresh: TeacherOf) -> None:
+    refusal(lambda: fresh("sd15", num_inference_steps=4))
+
+
 @pytest.mark.parametrize("gone", [{"unet": None}, {"unet": [None, None]}, {"scheduler": None}])
 def test_a_folder_without_its_parts_is_refused_before_weights_are_loaded(
     gone: Mapping[str, Any], folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
