@@ -37,15 +37,14 @@ def sample(
     """Draw `n` samples and write them; the summary. Raises UserError."""
     folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
     if (call := stock_drawing.call_of(students.locate(model))) is not None:
-        driven_by: Any = prompts or (_classes(classes) if classes else None)
         return stock_drawing.sample(
-            students.locate(model), call, driven_by=driven_by, n=n, seed=seed, steps=steps, make_grid=grid,
-            compare=compare, out=folder,
+            students.locate(model), call, prompts=prompts, classes=_classes(classes) if classes else [], n=n, seed=seed,
+            steps=steps, make_grid=grid, compare=compare, out=folder,
         )  # fmt: skip
-    if prompts:
-        raise UserError("This student takes no prompts.", "Leave --prompt away.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = students.load(model)
+    if prompts:
+        raise UserError("This student takes no prompts.", "Leave --prompt away.")
     student.times(steps)
     student.network.to(device)
     student.network.chunk = CHUNK

@@ -16,7 +16,7 @@ from scm_distill.models.student import Cond, Network
 from scm_distill.teachers.latents import latent_map
 from scm_distill.training import build, derivative
 from scm_distill.training.dataset import Prepared
-from scm_distill.training.given import Given
+from scm_distill.training.given import Given, on
 from scm_distill.training.loop import Trained
 from scm_distill.training.report import Reporter, Silent
 
@@ -28,15 +28,18 @@ NOTHING: Any = ()  # for data
 def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Reporter) -> dict[str, Any]:
     """The facts, in the order in which they are found. Raises UserError for a teacher that cannot be read."""
     report.begin("inspect", 4)
-    recipe, teacher = _open(repo, overrides)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe, teacher = _open(repo, overrides, device)
     parts = build.assemble(recipe, teacher)
+    parts.F_teacher.to(device)
     report.advance(1)
     F, facts = parts.F_teacher, _facts(parts)
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
         prepared = _prepared(recipe, teacher, Path(temporary))
-        cond = prepared.given.typical(torch.zeros(TIMES, dtype=torch.long))
-        t = torch.linspace(F.clock.t_min, parts.t_max, TIMES + 2, dtype=torch.float64)[1:-1]
-        x_t = F.sigma_d * torch.randn(TIMES, *teacher.sample_shape, generator=torch.Generator().manual_seed(0))
+        cond = on(prepared.given.typical(torch.zeros(TIMES, dtype=torch.long)), device)
+        t = torch.linspace(F.clock.t_min, parts.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
+        noise = torch.randn(TIMES, *teacher.sample_shape, generator=torch.Generator().manual_seed(0))
+        x_t = F.sigma_d * noise.to(device)
         layers = adapt.prepare(F, x_t, t, cond)
         width = adapt.widest(F, x_t, t, cond, recipe.adapt.tolerance) if layers else 0.0
         adapt.set_width(F.net, width)
@@ -54,16 +57,25 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
     report.end()
     count = sum(p.numel() for p in student.net.parameters())
     facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
-    facts["verdict"] = "can be distilled"
+    facts["verdict"] = _verdict(facts)
     facts["recipe"] = _start(parts, recipe)
     return facts
 
 
-def _open(repo: str, overrides: list[str]) -> tuple[config.Recipe, teachers.Teacher]:
+def _verdict(facts: dict[str, Any]) -> str:
+    off = facts.get("export", {}).get("stock difference", 0.0)
+    if not off <= bundle.TOLERANCE:
+        return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
+    if not facts["tangent"]["exact"]:
+        return "can be distilled with objective.tangent=difference: it has no exact derivative"
+    return "can be distilled"
+
+
+def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = config.parse({**content, "export": {"t_mid": [1.1]}}, overrides)
-    teacher = build.load_teacher(recipe)
+    teacher = build.load_teacher(recipe, device)
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
     if fixed is not None:
         recipe = config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={fixed}"])
@@ -158,18 +170,22 @@ def _export(trained: Trained, folder: Path) -> dict[str, Any]:
 def _start(parts: build.Parts, recipe: config.Recipe) -> dict[str, Any]:
     """The settings that this teacher needs, as a recipe."""
     reading = parts.teacher.reading
-    start: dict[str, Any] = {"teacher": {"repo": recipe.teacher.repo}, "data": {"source": "teacher", "samples": 4096}}
+    start: dict[str, Any] = {
+        "teacher": recipe.teacher.model_dump(mode="json", exclude_defaults=True),
+        "data": {"source": "teacher", "samples": 4096},
+    }
     if reading is None:
         start["data"] = {"source": "FOLDER_OF_IMAGES"}
     else:
-        if recipe.teacher.call:
-            start["teacher"]["call"] = recipe.teacher.call
         if reading.stock.driver == "prompt":
             start["data"]["prompts"] = "prompts.txt"
         known = python_inspect.signature(reading.stock.pipeline.__call__).parameters
         default = known[reading.stock.guided_by].default if reading.rule and reading.stock.guided_by else None
+        guidance = recipe.guidance.model_dump(mode="json", exclude_defaults=True)
         if isinstance(default, int | float) and default != reading.off:
-            start["guidance"] = {"scale": float(default)}
+            guidance = {"scale": float(default), **guidance}
+        if guidance:
+            start["guidance"] = guidance
     if recipe.objective.sigma_d != 1:
         start["objective"] = {"sigma_d": recipe.objective.sigma_d}
     start["optimizer"] = {"lr": 1e-4 if sum(p.numel() for p in parts.F_teacher.parameters()) < 5e8 else 2e-6}

@@ -13,9 +13,17 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from scm_distill.cli.folders import claimed
-from scm_distill.data.pictures import frames, grid, is_sound, picture
+from scm_distill.data.pictures import frames, grid, is_sound, picture, to_array
 from scm_distill.errors import UserError
 from scm_distill.export.bundle import CALL
+from scm_distill.teachers import load_pipeline
+
+OF_THE_STUDENT = (
+    "num_inference_steps",
+    "guidance_scale",
+    "timesteps",
+    "sigmas",
+)  # arguments that a teacher goes without
 
 
 def call_of(folder: str) -> dict[str, Any] | None:
@@ -47,7 +55,8 @@ def sample(
     folder: str,
     call: dict[str, Any],
     *,
-    driven_by: list[str] | list[int] | None,
+    prompts: list[str],
+    classes: list[int],
     n: int,
     seed: int,
     steps: int,
@@ -59,6 +68,14 @@ def sample(
     pipeline = _open(folder)
     known = inspect.signature(pipeline.__call__).parameters
     key = "prompt" if "prompt" in known else "class_labels" if "class_labels" in known else None
+    for given, wanted, name in ((prompts, "prompt", "--prompt"), (classes, "class_labels", "--classes")):
+        if given and key != wanted:
+            raise UserError(f"{folder} takes no {name.removeprefix('--')}.", f"Leave {name} away.")
+    driven_by: list[Any] = prompts or classes
+    if key == "class_labels":
+        most = int(pipeline.transformer.config.get("num_embeds_ada_norm") or 1000)
+        if any(label >= most for label in classes):
+            raise UserError(f"The classes of {folder} are 0 to {most - 1}.", "Choose among them.")
     if key and not driven_by:
         raise UserError(
             f"{folder} wants {'a prompt' if key == 'prompt' else 'classes'}.",
@@ -71,7 +88,7 @@ def sample(
     with claimed(out):
         makers = {"student": (pipeline, {**call, "num_inference_steps": steps})}
         if compare:
-            shared = {name: v for name, v in call.items() if name in ("height", "width", "num_frames", "frames")}
+            shared = {name: v for name, v in call.items() if name not in OF_THE_STUDENT}
             makers["teacher"] = (_open(compare), shared)
         for who, (maker, arguments) in makers.items():
             samples, ms = [], []
@@ -91,7 +108,7 @@ def sample(
 
 
 def _open(folder: str) -> Any:
-    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+    pipeline = load_pipeline(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -103,8 +120,12 @@ def _one(pipeline: Any, arguments: dict[str, Any], seed: int) -> Any:
         arguments = {**arguments, "generator": generator}
     try:
         return pipeline(**arguments)[0][0]
-    except ValueError as error:
-        raise UserError(f"Stock diffusers refuses this call: {error}", "Two steps are what it is for.") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"Stock diffusers refuses this call of {type(pipeline).__name__}: {reason}",
+            "Give --steps 2, and to --compare the teacher that the student came from.",
+        ) from error
 
 
 def _save(sample: Any, path: Path, pipeline: Any) -> None:
@@ -112,9 +133,7 @@ def _save(sample: Any, path: Path, pipeline: Any) -> None:
     if isinstance(sample, Image.Image):
         sample.save(path.with_suffix(".png"))
     elif is_sound(sample):
-        array = np.atleast_2d(
-            np.asarray(sample.cpu() if isinstance(sample, torch.Tensor) else sample, dtype=np.float64)
-        )
+        array = np.atleast_2d(to_array(sample))
         array = array if array.shape[0] <= array.shape[1] else array.T
         with wave.open(str(path.with_suffix(".wav")), "wb") as file:
             file.setnchannels(len(array))

@@ -40,11 +40,14 @@ def find(folder: Path, suffixes: tuple[str, ...]) -> Media:
     if not files:
         raise UserError(f"{folder} holds no file of {', '.join(suffixes)}.", "Check data.source.")
     told = _metadata(folder)
-    texts = [told.get(str(file.relative_to(folder))) or _beside(file) for file in files]
+    names = [str(file.relative_to(folder)) for file in files]
+    texts = [told[name] if name in told else _beside(file) for name, file in zip(names, files, strict=True)]
     missing = [file for file, text in zip(files, texts, strict=True) if text is None]
     if missing and len(missing) < len(files):
         raise UserError(f"{missing[0]} has no caption, but others have.", "Write one, or remove the file.")
     classes = sorted({file.parent.name for file in files if file.parent != folder})
+    if all(name.isdigit() for name in classes):
+        classes.sort(key=int)
     labels = [classes.index(file.parent.name) if file.parent != folder else -1 for file in files]
     return Media(files, None if missing else [text or "" for text in texts], classes, labels)
 
@@ -55,6 +58,8 @@ def _metadata(folder: Path) -> dict[str, str]:
         return {}
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if any(not isinstance(row["text"], str) for row in rows):
+            raise ValueError("a text that is no string")
         return {row["file_name"]: row["text"] for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -64,7 +69,10 @@ def _metadata(folder: Path) -> dict[str, str]:
 
 def _beside(file: Path) -> str | None:
     path = file.with_suffix(".txt")
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The caption {path} cannot be read: {error}.", "Save it as UTF-8.") from error
 
 
 def read_prompts(source: str) -> list[str]:
@@ -84,8 +92,9 @@ def read_prompts(source: str) -> list[str]:
 def image(file: Path, shape: tuple[int, ...]) -> Tensor:
     """(C, H, W) in [-1, 1]. Raises UserError where it cannot be decoded."""
     try:
-        return to_tensor(Image.open(file), (shape[0], shape[1], shape[2]))
-    except OSError as error:
+        with Image.open(file) as picture:
+            return to_tensor(picture, (shape[0], shape[1], shape[2]))
+    except Exception as error:  # a damaged file raises one of many kinds
         raise UserError(f"{file} cannot be decoded: {error}.", "Remove or mend it.") from error
 
 
@@ -94,12 +103,13 @@ def clip(file: Path, shape: tuple[int, ...]) -> Tensor:
     channels, count, height, width = shape
     try:
         if file.suffix.lower() in (".gif", ".webp"):
-            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(file))]
+            with Image.open(file) as animation:
+                frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
         else:
             from diffusers.utils import load_video
 
             frames = load_video(str(file))
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # as above
         raise UserError(
             f"{file} cannot be decoded: {error}.", "Remove it; .mp4 needs `pip install imageio[ffmpeg]`."
         ) from error
@@ -115,7 +125,9 @@ def sound(file: Path, shape: tuple[int, ...], rate: int) -> Tensor:
         with wave.open(str(file)) as reader:
             width, found, held = reader.getsampwidth(), reader.getframerate(), reader.getnchannels()
             raw = reader.readframes(length)
-    except (OSError, wave.Error, EOFError) as error:
+            if len(raw) % (width * held):
+                raise EOFError("it ends within a sample")
+    except Exception as error:  # as above
         raise UserError(f"{file} cannot be decoded: {error}.", "Give PCM .wav files.") from error
     if found != rate or width not in (2, 4):
         raise UserError(

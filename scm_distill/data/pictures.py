@@ -17,11 +17,17 @@ def to_images(x_0: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
 
 
+def to_array(sample: Any) -> Any:
+    """A tensor of any dtype and device, or an array, as a float64 or uint8 array."""
+    array = sample.detach().float().cpu().numpy() if isinstance(sample, Tensor) else np.asarray(sample)
+    return array if array.dtype == np.uint8 else array.astype(np.float64)
+
+
 def frames(sample: Any) -> list[Image.Image]:
     """The frames of a clip as a pipeline returns it: PIL images, or an array (F, H, W, C) in [0, 1]."""
     if isinstance(sample, list):
         return sample
-    array = sample.float().permute(0, 2, 3, 1).cpu().numpy() if isinstance(sample, Tensor) else np.asarray(sample)
+    array = to_array(sample.permute(0, 2, 3, 1) if isinstance(sample, Tensor) else sample)
     pixels = array if array.dtype == np.uint8 else (array.clip(0, 1) * 255).round().astype(np.uint8)
     return [Image.fromarray(frame) for frame in pixels]
 
@@ -40,7 +46,7 @@ def picture(sample: Any) -> Image.Image:
         chosen = [shown[0], shown[len(shown) // 2], shown[-1]]
         sheet: Image.Image = make_image_grid(chosen, rows=1, cols=3)
         return sheet
-    wave = np.asarray(sample, dtype=np.float64)
+    wave = to_array(sample)
     wave = wave if wave.ndim == 1 else wave.mean(int(np.argmin(wave.shape)))
     canvas = Image.new("RGB", (256, 64), "white")
     draw, parts = ImageDraw.Draw(canvas), np.array_split(wave, 256)

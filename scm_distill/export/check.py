@@ -88,7 +88,13 @@ def repeat(
             x = float(t_mid.cos()) * (kept * x_T_edm + (1 - kept) * x_0 + float(t_mid.tan()) * (1 - kept) ** 0.5 * z)
         else:
             x = diffuse(x_0, z, t_mid.float())
-    else:
+    elif not isinstance(student.clock, EDMClock):
+        raise UserError(
+            f"The stock scheduler draws {len(draws)} noises for its second step, and not one.",
+            "This is a fault of scm-distill: please report it with the run's config.yaml.",
+            code=1,
+        )
+    else:  # a solver that draws from a process of its own
         F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
         first = float((x_0_stock - x_0).norm() / x_0.norm())

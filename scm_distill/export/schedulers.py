@@ -44,6 +44,7 @@ def flow_grid(t_mids: Sequence[float], clock: Clock, sigma_d: float, *, whole: b
             time = float(clock.time(tau))
         else:
             s = round(float(flow_time(torch.tensor(t), sigma_d)) / SIGMA_STEP) * SIGMA_STEP
+            s = min(max(s, SIGMA_STEP), 1 - SIGMA_STEP)  # 0 and 1 are no middle
             time = float(flow_to_t(torch.tensor(s, dtype=torch.float64), sigma_d))
         found.setdefault(time, Grid(clock.t_max, time))
     return list(found.values())

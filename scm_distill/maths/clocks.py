@@ -76,7 +76,7 @@ class FlowClock:
     @property
     def t_min(self) -> float:
         """t of s_min."""
-        return float(flow_to_t(torch.tensor(self.s_min), self.sigma_d))
+        return float(flow_to_t(torch.tensor(self.s_min, dtype=torch.float64), self.sigma_d))
 
     @property
     def t_max(self) -> float:

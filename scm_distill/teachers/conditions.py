@@ -6,7 +6,7 @@ prompt, under u/. Prompts whose arguments differ in shape fall into buckets, and
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ KEPT = 2 * 2**30  # bytes of conditions kept in memory
 class Conditions:
     """The recorded conditions of a list of prompts or classes: `conditions(ids)` are a batch's, ids (B,) indices.
 
-    `bucket` (N,) says which bucket each belongs to.
+    `bucket` (N,) says which bucket each belongs to; `shared` arguments are equal within one.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], shared: Collection[str] = ()) -> None:
         self.files = list(files)
         largest = max((file.stat().st_size for file in self.files), default=1)
         self._load = lru_cache(max(1, KEPT // largest))(load_file)
@@ -38,7 +38,9 @@ class Conditions:
         buckets = []
         for file in self.files:
             with safe_open(file, "pt") as opened:
-                shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+                shapes: dict[str, Any] = {n: opened.get_slice(n).get_shape() for n in opened.keys()}  # noqa: SIM118
+                for name in shared:  # one value for a whole batch
+                    shapes[f"{name} itself"] = opened.get_tensor(name).tolist()
             buckets.append(signatures.setdefault(json.dumps(shapes, sort_keys=True), len(signatures)))
         self.bucket = torch.tensor(buckets)
 
@@ -73,7 +75,7 @@ def record(
             beside.rename(file)
         files.append(file)
         progress(i + 1)
-    return Conditions(files)
+    return Conditions(files, reading.convention.shared)
 
 
 def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:

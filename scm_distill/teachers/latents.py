@@ -39,11 +39,17 @@ class LatentMap:
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """L (1, ...) of one sample in pixels or audio samples, of shape `pixels`, in [-1, 1]; the posterior's mode."""
+        """L (1, ...) of one sample in pixels or audio samples, of shape `pixels`, in [-1, 1]; the posterior's mode.
+
+        Raises UserError where encoder and decoder do not fit each other, as when frames do not divide.
+        """
         out = self.vae.encode(x)
         E = out.latent_dist.mode() if hasattr(out, "latent_dist") else out[0]
         if E.shape != self.scale.shape:
-            raise Unmapped(f"its VAE encodes to {tuple(E.shape)} and decodes from {tuple(self.scale.shape)}")
+            raise UserError(
+                f"The teacher's VAE encodes to {tuple(E.shape)} and decodes from {tuple(self.scale.shape)}.",
+                "Choose another size or length in teacher.call, or set data.source=teacher.",
+            )
         L = torch.empty(self.order.numel(), dtype=E.dtype, device=E.device)
         L[self.order.flatten()] = ((E - self.shift) / self.scale).flatten()
         return L.reshape(1, *self.sample_shape)

@@ -63,6 +63,11 @@ def load(
     )  # fmt: skip
 
 
+def load_pipeline(repo: str) -> Any:
+    """A pipeline as stock diffusers gives it, nothing read. Raises UserError when it is missing or damaged."""
+    return _from_pretrained(resolve(repo), repo, None, allow_pickle=False)
+
+
 def resolve(repo: str) -> str:
     """Turn `builtin:NAME` into the packaged folder, and check that a local path is a pipeline folder."""
     if packaged := builtin.path(repo):

@@ -42,6 +42,7 @@ class Step:
     sigma: float | None
     next_sigma: float | None
     draws: list[Tensor] = field(default_factory=list)
+    x_0: Tensor | None = None  # where the scheduler says what it takes for it
     prev_sample: Tensor | None = None
 
 
@@ -148,6 +149,8 @@ def watch(
         if index is not None and sigmas is not None and index < len(sigmas):
             step.sigma, step.next_sigma = float(sigmas[index - 1]), float(sigmas[index])
         step.prev_sample = result[0]
+        said = result[1] if len(result) > 1 else getattr(result, "pred_original_sample", None)
+        step.x_0 = said.clone() if isinstance(said, Tensor) and said.shape == sample.shape else None
         if steps is not None and len(seen.steps) >= steps:
             raise Stopped
         if replace is not None:

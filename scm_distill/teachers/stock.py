@@ -14,6 +14,18 @@ from scm_distill.teachers import spy
 Driver = Literal["none", "labels", "prompt"]
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
+_ALONE = "scm-distill draws one sample a prompt; leave it away."
+_OURS = "scm-distill sets it itself; leave it away."
+RESERVED = {  # arguments of the stock call that have a setting of their own, or are ours
+    "guidance_scale": "Set guidance.scale.",
+    "true_cfg_scale": "Set guidance.scale.",
+    "negative_prompt": "Set guidance.negative_prompt.",
+    "prompt": "Set data.prompts.",
+    **dict.fromkeys(
+        ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size"), _ALONE
+    ),
+    **dict.fromkeys(("num_inference_steps", "timesteps", "sigmas", "latents", "generator", "class_labels"), _OURS),
+}
 
 
 def refusal(pipeline: Any, why: str) -> UserError:
@@ -120,6 +132,9 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> Stock:
             f"The call of {type(pipeline).__name__} takes no {unknown[0]!r}.",
             f"teacher.call may set: {', '.join(p for p in parameters if p not in ('kwargs', 'args', 'self'))}.",
         )
+    for name in extra:
+        if name in RESERVED:
+            raise UserError(f"teacher.call cannot set {name!r}.", RESERVED[name])
     driver: Driver = "prompt" if "prompt" in parameters else "labels" if "class_labels" in parameters else "none"
     needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     missing = sorted(needed - {"prompt", "class_labels"} - set(extra))

@@ -5,7 +5,7 @@ call itself, and `training/verify.py` holds the network built from it against th
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,23 +20,11 @@ from scm_distill.teachers.guided import fit, split
 from scm_distill.teachers.schedule import Schedule
 from scm_distill.teachers.spy import Step, Watched
 from scm_distill.teachers.stock import TIMES, Stock, refusal
+from scm_distill.teachers.witness import Witness
 
 PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers
 PROBE_SCALE = 3.0  # of guidance, in the probe
 POINTS = 12  # stock steps from which the time map is read
-
-
-@dataclass(frozen=True)
-class Witness:
-    """One step of a stock call: what its denoiser was given, and what its scheduler was given."""
-
-    what: str
-    x_nat: Tensor  # (1, ...)
-    t: Callable[[float], float]  # of sigma_d, by what the denoiser was told
-    cond: dict[str, Tensor]  # with w and the unconditional half where guidance was on
-    native: Tensor  # the native prediction as the scheduler was given it
-    next_x_nat: Tensor | None = None  # after the scheduler's step, where that is a DDIM step
-    step: Callable[[float], tuple[float, float]] | None = None  # of sigma_d: its times, by the scheduler's own sigmas
 
 
 @dataclass
@@ -165,7 +153,7 @@ def _learn_scale(convention: Convention, stock: Stock, arguments: dict[str, Any]
 
 def _time_map(stock: Stock, off: float | None, time: str) -> tuple[list[float], list[float]]:
     """Pairs of the denoiser's time and the scheduler's sigma over a stock call."""
-    seen = stock.watch(stock.arguments(ids_of(stock), POINTS, scale=off), fake=True)
+    seen = stock.watch(stock.arguments(ids_of(stock), POINTS, scale=off), fake=True, steps=POINTS)
     pairs = [(float(s.calls[0].arguments[time].flatten()[0]), s.sigma) for s in seen.steps if s.calls]
     known = [(tau, sigma) for tau, sigma in pairs if sigma is not None]
     if len(known) < 2:
@@ -232,7 +220,20 @@ def _witness(reading: Reading, steps: Sequence[Step], i: int, cond: dict[str, Te
         def times(d: float) -> tuple[float, float]:
             return schedule.t_of(tau, sigma, d), schedule.t_of(next_tau, next_sigma, d)
 
-    return Witness(what, x, lambda d: schedule.t_of(tau, None, d), cond, native, next_x, times)
+    config = stock.pipeline.scheduler.config
+    plainly = what == "plain" and not (config.get("clip_sample") or config.get("thresholding"))
+    return Witness(
+        what,
+        x,
+        lambda d: schedule.t_of(tau, None, d),
+        cond,
+        native,
+        next_x,
+        times,
+        tau,
+        None if sigma is None or schedule.kind == "vp" else lambda d: schedule.t_of(tau, sigma, d),
+        step.x_0[:1].reshape(1, *convention.sample_shape) if plainly and step.x_0 is not None else None,
+    )
 
 
 def _pair(reading: Reading) -> Witness:

@@ -83,7 +83,10 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
             f"There is no folder {folder}.", "Set data.source to teacher, or to a folder of captioned files."
         )
     pixels = latent_map(teacher.reading).pixels
-    kind = media.SOUNDS if len(pixels) == 3 else media.CLIPS if len(pixels) == 5 or pixels[0] > 1 else media.IMAGES
+    if teacher.reading.modality == "audio" and len(pixels) != 3:
+        raise UserError("This teacher's VAE encodes spectrograms, not sounds.", "Set data.source=teacher.")
+    frames = pixels[2] if len(pixels) == 5 else pixels[0]
+    kind = media.SOUNDS if len(pixels) == 3 else media.CLIPS if frames > 1 else media.IMAGES
     found = media.find(folder, kind)
     if driver == "prompt":
         if found.captions is None:
@@ -98,6 +101,9 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
             f"The teacher knows {teacher.classes} classes, {folder} has {len(found.classes)} sub-folders.",
             "Give data.source one sub-folder per class of the teacher.",
         )
+    if driver == "labels" and -1 in found.labels:
+        stray = found.files[found.labels.index(-1)]
+        raise UserError(f"{stray} lies beside the classes' folders.", "Move it into one of them, or away.")
     given = list(range(max(1, len(found.classes))))
     return Origin(given, torch.tensor(found.labels).clamp_min(0), files=found.files)
 
@@ -157,7 +163,7 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
         return Prepared(source.pixels, Given(teacher, None, recipe.guidance), None, [])
     guided = teacher.rule is not None and recipe.guidance.scale is not None
     reading = teacher.reading
-    identity = json.dumps([teacher.source.repo, recipe.teacher.revision])
+    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
     with accelerator.main_process_first():
         report.begin("record conditions", len(source.given))
         conditions = teachers.record(
@@ -170,7 +176,7 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
     mapped = latent_map(reading) if source.files else None
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
-    path, key = out / FILE, _key(recipe, identity)
+    path, key = out / FILE, _key(recipe, identity, source)
     with accelerator.main_process_first():
         if not _holds(path, key):
             if mapped is not None and source.files is not None:
@@ -183,13 +189,24 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
     return Prepared(Latents(path, conditions), given, decode, source.given)
 
 
-def _key(recipe: config.Recipe, identity: str) -> str:
+def _files(repo: str) -> list[Any]:
+    """Names, sizes and times of the files of a local teacher: another one in its place is another teacher."""
+    folder = Path(repo).expanduser()
+    stats = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else ()
+    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def _key(recipe: config.Recipe, identity: str, source: Origin) -> str:
     """What latents on disk must have been made with to be used again."""
     made = [
         identity,
         *(s.model_dump(mode="json") for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)),
     ]
-    return hashlib.sha256(json.dumps([*made, recipe.train.seed], sort_keys=True, default=str).encode()).hexdigest()
+    given = [[str(one) for one in source.given], source.ids.tolist()]
+    files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files or ()]
+    return hashlib.sha256(
+        json.dumps([*made, given, files, recipe.train.seed], sort_keys=True, default=str).encode()
+    ).hexdigest()
 
 
 def _holds(path: Path, key: str) -> bool:
@@ -239,8 +256,10 @@ def _encode(mapped: LatentMap, files: list[Path], report: Reporter) -> Tensor:
         if len(shape) == 3:
             rate = int(mapped.vae.config.get("sampling_rate", 44100))
             x = media.sound(file, shape[1:], rate)[None]
-        elif len(shape) == 5:
+        elif len(shape) == 5 and shape[2] > 1:
             x = media.clip(file, shape[1:])[None]
+        elif len(shape) == 5:
+            x = media.image(file, (shape[1], *shape[3:]))[None, :, None]
         elif shape[0] > 1:
             x = media.clip(file, (shape[1], shape[0], *shape[2:])).movedim(1, 0)
         else:

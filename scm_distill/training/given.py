@@ -43,10 +43,12 @@ class Given:
         if isinstance(scale, tuple):
             cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
         dropped = chance[:, 1] < self.guidance.dropout
-        if dropped.any():
-            for name, u in [(k.removeprefix("u/"), v) for k, v in cond.items() if k.startswith("u/")]:
-                if u.shape == cond[name].shape:
-                    cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
+        unconditional = {k.removeprefix("u/"): v for k, v in cond.items() if k.startswith("u/")}
+        if any(u.shape != cond[name].shape for name, u in unconditional.items()):  # they cannot share a batch
+            dropped = dropped[:1].expand(len(dropped))
+            return cond | unconditional if dropped.any() else cond
+        for name, u in unconditional.items():
+            cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
         return cond
 
     def typical(self, ids: Tensor) -> dict[str, Tensor]:

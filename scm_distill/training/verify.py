@@ -1,52 +1,74 @@
 """Whether the network that trains is the teacher: its predictions against what the stock call gave its scheduler."""
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 
 from scm_distill.errors import UserError
 from scm_distill.maths.schedules import native
-from scm_distill.maths.trigflow import move
+from scm_distill.maths.trigflow import denoise, like, move
 from scm_distill.models.student import Network
 from scm_distill.teachers import Teacher
+from scm_distill.teachers.witness import Witness
 
 AGREE = 1e-4  # relative; rounding is 1e-6
 STEP_AGREES = 2e-3  # a stock step in float32, whose denoiser's times some pipelines round to integers
+
+
+TIME_AGREES = 2e-3  # of the whole range of tau, which some pipelines round to thousandths of it
 
 
 @torch.no_grad()
 def verify(F: Network, teacher: Teacher) -> dict[str, float]:
     """The relative difference on every witness. Raises UserError, naming the first that does not match."""
     found: dict[str, float] = {}
-    if teacher.reading is None:
-        return found
-    for witness in teacher.reading.witnesses:
-        device, n = witness.x_nat.device, len(witness.x_nat)
-        t = torch.full((n,), witness.t(F.sigma_d), dtype=torch.float64, device=device)
-        form = native(F.prediction, t, F.sigma_d)
-        x_t = witness.x_nat / form.rho.reshape(-1, *[1] * (witness.x_nat.ndim - 1)).to(witness.x_nat)
-        ours = form.from_F(F(x_t / F.sigma_d, t, witness.cond), x_t)
-        name = f"{witness.what} velocity"
-        found[name] = max(found.get(name, 0.0), _relative(ours, witness.native))
-        if witness.step is not None and witness.next_x_nat is not None:
-            found["first stock step"] = _step(
-                F, witness.x_nat, witness.native, witness.next_x_nat, witness.step(F.sigma_d)
-            )
-    for name, error in found.items():
-        if not error <= (STEP_AGREES if "step" in name else AGREE):
-            raise UserError(
-                f"{teacher.name} was not understood: the {name} differs from the stock pipeline's by {error:.1e}.",
-                "Its family needs an override: see the README on teachers/families, and please report it.",
-            )
+    for witness in teacher.reading.witnesses if teacher.reading else ():
+        try:
+            measured = dict(_compare(F, witness))
+        except (RuntimeError, KeyError, TypeError, IndexError) as error:
+            raise _misread(teacher, f"{witness.what} call fails with {type(error).__name__}: {error}") from error
+        for name, (error_of, allowed) in measured.items():
+            if not error_of <= allowed:
+                raise _misread(teacher, f"{name} differs from the stock pipeline's by {error_of:.1e}")
+            found[name] = max(found.get(name, 0.0), error_of)
     return found
 
 
-def _step(F: Network, x_nat: torch.Tensor, raw: torch.Tensor, after: torch.Tensor, times: tuple[float, float]) -> float:
+def _misread(teacher: Teacher, what: str) -> UserError:
+    return UserError(
+        f"{teacher.name} was not understood: the {what}.",
+        "Its family needs an override: see the README on teachers/families, and please report it.",
+    )
+
+
+def _compare(F: Network, witness: Witness) -> Iterator[tuple[str, tuple[float, float]]]:
+    """What can be measured on one witness: name, (error, what is allowed)."""
+    x_nat, sigma_d = witness.x_nat, F.sigma_d
+    t = torch.full((len(x_nat),), witness.t(sigma_d), dtype=torch.float64, device=x_nat.device)
+    form = native(F.prediction, t, sigma_d)
+    x_t = x_nat / like(form.rho, x_nat).to(x_nat)
+    ours = form.from_F(F(x_t / sigma_d, t, witness.cond), x_t)
+    yield f"{witness.what} velocity", (_relative(ours, witness.native), AGREE)
+    if witness.t_of_sigma is not None and witness.tau is not None:
+        told = float(F.clock.index(torch.tensor(witness.t_of_sigma(sigma_d), dtype=torch.float64)))
+        yield "time map", (abs(told - witness.tau) / (1000 * F.clock.unit), TIME_AGREES)
+    if witness.x_0 is not None:
+        wide = x_t.double()
+        x_0 = denoise(wide, form.to_F(witness.native.double(), wide), t, sigma_d)
+        yield "x_0 of the stock scheduler", (_relative(x_0, witness.x_0.double()), STEP_AGREES)
+    if witness.step is not None and witness.next_x_nat is not None:
+        yield "first stock step", (_step(F, witness, witness.next_x_nat, witness.step(sigma_d)), STEP_AGREES)
+
+
+def _step(F: Network, witness: Witness, after: Tensor, times: tuple[float, float]) -> float:
     """A DDIM step along the stock prediction against the sample that the stock scheduler went on with."""
-    t, t_next = (torch.tensor([time], dtype=torch.float64, device=x_nat.device) for time in times)
+    t, t_next = (torch.tensor([time], dtype=torch.float64, device=after.device) for time in times)
     form = native(F.prediction, t, F.sigma_d)
-    x_t = x_nat.double() / form.rho.reshape(-1, *[1] * (x_nat.ndim - 1))
-    moved = move(x_t, form.to_F(raw.double(), x_t), t, t_next, F.sigma_d)
+    x_t = witness.x_nat.double() / like(form.rho, witness.x_nat)
+    moved = move(x_t, form.to_F(witness.native.double(), x_t), t, t_next, F.sigma_d)
     return _relative(native(F.prediction, t_next, F.sigma_d).scale(moved), after.double())
 
 
-def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
+def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())

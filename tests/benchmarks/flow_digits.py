@@ -45,7 +45,7 @@ def pipeline() -> StableDiffusion3Pipeline:
         pos_embed_max_size=8,
     )  # fmt: skip
     return StableDiffusion3Pipeline(
-        transformer=net, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=parts.vae(1),
+        transformer=net, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0), vae=parts.vae(1, shift_factor=0.0),
         text_encoder=parts.clip(projection=True), tokenizer=tokenizers[0],
         text_encoder_2=parts.clip(projection=True), tokenizer_2=tokenizers[1],
         text_encoder_3=parts.t5(32), tokenizer_3=parts.letter_tokenizer(8),

@@ -195,10 +195,14 @@ REFUSED = {
 UNCLEAR = {
     "unknown class": ("dit", ["--classes", "5000"], "0 to 999"),
     "the class of no class": ("dit", ["--classes", "1000"], "0 to 999"),
-    "a prompt for classes": ("dit", ["-p", "a cat"], "takes no prompts"),
+    "a prompt for classes": ("dit", ["-p", "a cat"], "takes no prompt"),
     "classes for prompts": ("sd15", ["--classes", "1"], "no classes"),
     "no teacher to compare with": ("dit", ["--classes", "1", "--compare", "/nowhere"], "/nowhere"),
-    "a teacher of another kind": ("dit", ["--classes", "1", "--compare", "builtin:digits/teacher"], "builtin:digits"),
+    "a teacher of another kind": (
+        "dit",
+        ["--classes", "1", "--compare", "builtin:digits/teacher"],
+        "refuses this call of DDPMPipeline",
+    ),
 }
 
 
@@ -215,13 +219,11 @@ def test_what_cannot_be_drawn_is_one_error_and_leaves_nothing(case: str, run: Ru
     refused(*REFUSED[case], run, here)
 
 
-@pytest.mark.xfail(strict=True, reason="ends in a traceback, a misleading error, or passes")
 @pytest.mark.parametrize("case", UNCLEAR)
 def test_what_makes_no_sense_is_one_error_and_leaves_nothing(case: str, run: Run, here: Path) -> None:
     refused(*UNCLEAR[case], run, here)
 
 
-@pytest.mark.xfail(strict=True, reason="says that this student takes no prompts")
 def test_a_student_that_is_not_there_is_missing(here: Path) -> None:
     done = invoke("sample", "./nowhere", "-p", "a cat")
     assert done.exit_code == 2

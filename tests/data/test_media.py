@@ -120,7 +120,6 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert (found.classes, found.labels) == (["cat", "dog"], [0, 0, 1, 1])
 
 
-@pytest.mark.xfail(strict=True, reason="media.find sorts numbered classes as words, data/images.Folder as numbers")
 def test_numbered_classes_count_as_numbers(tmp_path: Path) -> None:
     for i in range(11):
         (tmp_path / str(i)).mkdir()
@@ -272,7 +271,6 @@ def test_bad_data_is_one_clear_error(case: str, tmp_path: Path) -> None:
     assert (kind, say in problem, bool(fix)) == (UserError, True, True), problem
 
 
-@pytest.mark.xfail(strict=True, reason="ends in a traceback, or passes, instead of a UserError")
 @pytest.mark.parametrize("case", TRACEBACKS)
 def test_worse_data_is_one_clear_error(case: str, tmp_path: Path) -> None:
     make, say = TRACEBACKS[case]
@@ -280,7 +278,6 @@ def test_worse_data_is_one_clear_error(case: str, tmp_path: Path) -> None:
     assert (kind, say in problem, bool(fix)) == (UserError, True, True), problem
 
 
-@pytest.mark.xfail(strict=True, reason="media.clip and media.image never close what PIL opened")
 def test_files_are_closed(tmp_path: Path) -> None:
     path = write_gif(tmp_path / "a.gif", 3)
     gc.collect()

@@ -86,7 +86,6 @@ def test_silence_and_very_short_sounds_can_be_drawn() -> None:
     assert ink(picture(np.array([0.0, 1.0, -1.0]))).sum() > 0
 
 
-@pytest.mark.xfail(strict=True, reason="picture() hands a tensor to numpy as it is, which CUDA and bfloat16 refuse")
 def test_a_sound_of_any_dtype_can_be_drawn() -> None:
     picture(torch.from_numpy(TONE).bfloat16())
 

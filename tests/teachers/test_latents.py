@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scm_distill.errors import UserError
 from scm_distill.teachers import Teacher
-from scm_distill.teachers.latents import Unmapped, latent_map
+from scm_distill.teachers.latents import latent_map
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -178,7 +178,7 @@ def test_a_pipeline_without_an_encoder_is_refused(teacher_of: TeacherOf, monkeyp
 def test_a_vae_that_encodes_to_another_shape_is_refused(teacher_of: TeacherOf, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = latent_map(teacher_of("sd15").reading)
     monkeypatch.setattr(mapped.vae, "encode", lambda _: (torch.zeros(1, 4, 4, 4),))
-    with pytest.raises(Unmapped, match=r"encodes to \(1, 4, 4, 4\) and decodes from \(1, 4, 8, 8\)"):
+    with pytest.raises(UserError, match=r"encodes to \(1, 4, 4, 4\) and decodes from \(1, 4, 8, 8\)"):
         mapped.encode(torch.zeros(mapped.pixels))
 
 

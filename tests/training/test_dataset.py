@@ -203,7 +203,6 @@ def test_files_are_encoded_with_their_own_captions(go: Go, captioned: Path) -> N
     assert torch.allclose(x_0, expected, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="LatentMap.encode raises Unmapped, and nobody makes a UserError of it")
 @pytest.mark.usefixtures("keep")
 def test_a_vae_that_encodes_to_another_shape_is_refused_in_a_sentence(
     go: Go, captioned: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,6 @@ import pytest
 import zoo
 from conftest import TeacherMaker
 
-
 LATENTS = """
 teacher: {repo: teacher, call: {height: 16, width: 16}}
 data: {source: teacher, prompts: prompts.txt, samples: 8}
