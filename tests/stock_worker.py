@@ -43,7 +43,13 @@ def run(folder: str, denoiser: str, call: dict[str, Any], out: str) -> int:
     @functools.wraps(step)
     def stepped(*args: Any, **kwargs: Any) -> Any:
         def noted(draw: Any) -> Any:
-            return lambda *a, **k: draws.append(draw(*a, **k)) or draws[-1]
+            def keep(*a: Any, **k: Any) -> Any:
+                drawn = draw(*a, **k)
+                if "last" not in seen:  # in the first step
+                    draws.append(drawn)
+                return drawn
+
+            return keep
 
         torch.randn, torch.randn_like = noted(randn), noted(randn_like)
         try:

@@ -34,15 +34,17 @@ class Draws:
     flip: bool
 
     def step(self, purpose: str, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """z (b, ...), t (b,) float64, flip (b,) and chance (b, 2) of this process's micro-batches, in order.
+        """z (b, ...), t (b,) float64, flip (b,) and chance (b, 3) of this process's micro-batches, in order.
 
-        `chance` is uniform in [0, 1): what decides the guidance scale, and whether the condition is dropped.
+        `chance` is uniform in [0, 1): what decides the guidance scale, whether the condition is dropped, and whether
+        those of the whole step are (the same in every row).
         """
         g = generator(self.seed, purpose, step)
         z = self.sigma_d * torch.randn(self.batch, *self.shape, generator=g)
         t = sample_t(torch.randn(self.batch, generator=g, dtype=torch.float64), self.P_mean, self.P_std, self.sigma_d)
         flip = (torch.rand(self.batch, generator=g) < 0.5) & self.flip
-        chance = torch.rand(self.batch, 2, generator=generator(self.seed, f"{purpose} chance", step))
+        chance = torch.rand(self.batch, 3, generator=generator(self.seed, f"{purpose} chance", step))
+        chance[:, 2] = chance[0, 2].clone()
         drawn = (z, t.clamp(self.t_min, self.t_max), flip, chance)
         z_parts, t_parts, flips, chances = (x[self.rank :: self.world].split(self.micro) for x in drawn)
         yield from zip(z_parts, t_parts, flips, chances, strict=True)

@@ -38,15 +38,14 @@ class Given:
         return sum(scale) / 2 if isinstance(scale, tuple) else self.told if scale is None else scale
 
     def __call__(self, ids: Tensor, chance: Tensor) -> dict[str, Tensor]:
-        """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 2)."""
+        """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 3) of `Draws`."""
         cond, scale = self.typical(ids), self.guidance.scale
         if isinstance(scale, tuple):
             cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
         dropped = chance[:, 1] < self.guidance.dropout
         unconditional = {k.removeprefix("u/"): v for k, v in cond.items() if k.startswith("u/")}
         if any(u.shape != cond[name].shape for name, u in unconditional.items()):  # they cannot share a batch
-            dropped = dropped[:1].expand(len(dropped))
-            return cond | unconditional if dropped.any() else cond
+            return cond | unconditional if chance[0, 2] < self.guidance.dropout else cond
         for name, u in unconditional.items():
             cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
         return cond

@@ -39,7 +39,7 @@ def conditions_of(tmp_path: Path) -> ConditionsOf:
 
 
 def chance(n: int = N) -> Tensor:
-    return torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
+    return torch.rand(n, 3, generator=torch.Generator().manual_seed(0))
 
 
 def given(teacher: Teacher, conditions: Conditions, **guidance: Any) -> Given:
@@ -105,8 +105,8 @@ def test_the_share_that_is_dropped_of_unpadded_prompts(name: str, teacher_of: Te
     known = record(teacher.reading, ["a long prompt"], tmp_path, guided=True, negative="", identity="")
     of, ids = given(teacher, known, scale=3.0, dropout=0.5), torch.zeros(4, dtype=torch.long)
     path = next(path for path in known(ids) if f"u/{path}" in known(ids))
-    for share, expected in ((0.4, f"u/{path}"), (0.6, path)):  # the first sample's chance decides for all of them
-        assert torch.equal(of(ids, torch.tensor([[0.0, share]] * 4))[path], known(ids)[expected])
+    for share, expected in ((0.4, f"u/{path}"), (0.6, path)):  # one draw decides for the whole step
+        assert torch.equal(of(ids, torch.tensor([[0.0, 0.0, share]] * 4))[path], known(ids)[expected])
 
 
 def test_a_range_of_scales(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
@@ -125,7 +125,9 @@ def test_scales_depend_on_chance_only(teacher_of: TeacherOf, conditions_of: Cond
     one, two = of(torch.zeros(N, dtype=torch.long), chance()), of(torch.full((N,), 2), chance())
     assert torch.equal(one["w"], two["w"])
     assert torch.equal(torch.random.get_rng_state(), state)
-    turned = of(torch.zeros(N, dtype=torch.long), torch.stack([chance()[:, 0], chance()[:, 1].flip(0)], 1))
+    turned = of(
+        torch.zeros(N, dtype=torch.long), torch.stack([chance()[:, 0], chance()[:, 1].flip(0), chance()[:, 2]], 1)
+    )
     assert torch.equal(one["w"], turned["w"])
 
 

@@ -309,7 +309,7 @@ def test_about_half_of_the_conditions_are_dropped(teacher: Make, tmp_path: Path)
             "guidance": {"scale": [2, 6], "dropout": 0.5},
         }
     ).guidance  # fmt: skip
-    chance = torch.rand(64, 2, generator=torch.Generator().manual_seed(0))
+    chance = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
     cond = Given(sd15, conditions, settings)(torch.zeros(64, dtype=torch.long), chance)
     name = "encoder_hidden_states"
     dropped = (cond[name] == cond[f"u/{name}"]).flatten(1).all(1)
