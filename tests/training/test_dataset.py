@@ -124,7 +124,7 @@ def test_prompts_of_other_lengths_never_share_a_batch(name: str, go: Go) -> None
     for x_0, ids in itertools.islice(order, 8):
         assert len(set(prepared.given.conditions.bucket[ids].tolist())) == 1
         assert x_0.shape == (4, *prepared.given.teacher.sample_shape)
-        assert prepared.given(ids, torch.rand(4, 2))["w"].tolist() == [3.0] * 4
+        assert prepared.given(ids, torch.rand(4, 3))["w"].tolist() == [3.0] * 4
 
 
 def test_text_encoders_are_out_of_memory_and_previews_are_there(go: Go, fresh: TeacherOf) -> None:
@@ -239,7 +239,7 @@ def test_samples_of_labels_go_round_the_classes(go: Go) -> None:
     prepared = go("dit", "guidance.scale=2", prompts=None)
     _, ids = prepared.data.__getitems__(range(6))
     assert ids.tolist() == list(range(6))
-    assert prepared.given(ids, torch.rand(6, 2))["class_labels"].tolist() == list(range(6))
+    assert prepared.given(ids, torch.rand(6, 3))["class_labels"].tolist() == list(range(6))
 
 
 @pytest.mark.usefixtures("keep")
