@@ -29,9 +29,7 @@ class Teacher(Section):
 
     repo: str = Field(description="pipeline folder, Hub id, or builtin:NAME")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    call: dict[str, Any] = Field(
-        {}, description="arguments of its stock call, such as height, width, num_frames or max_sequence_length"
-    )
+    call: dict[str, Any] = Field({}, description="arguments of its stock call, such as height, width or num_frames")
     pipeline: str | None = Field(None, description="of a single .safetensors file: the diffusers class that reads it")
     config: str | None = Field(None, description="of a single file: folder or Hub id with the parts' configuration")
     allow_pickle: bool = Field(False, description="load .bin weights too; only from a source that you trust")
@@ -40,9 +38,7 @@ class Teacher(Section):
 class Data(Section):
     """What noise is added to."""
 
-    source: str = Field(
-        description="teacher (its own samples), a folder of images, clips or .wav files, an .npz, or builtin:NAME"
-    )
+    source: str = Field(description="teacher (its own samples), folder of images, clips or sounds, .npz, builtin:NAME")
     prompts: str | None = Field(None, description="text file, a prompt a line; for data.source=teacher")
     samples: PositiveInt = Field(1024, description="of data.source=teacher: how many are drawn before training")
     flip: bool = Field(False, description="mirror half of the images; pixel teachers only")
@@ -176,6 +172,8 @@ class Recipe(Section):
         scale = self.guidance.scale
         if isinstance(scale, tuple) and scale[0] >= scale[1]:
             raise ValueError(f"guidance.scale {list(scale)} is no range from low to high")
+        if (self.objective.tangent, self.train.precision) == ("difference", "bf16"):
+            raise ValueError("objective.tangent=difference needs train.precision=fp32")
         if self.guidance.dropout and scale is None:
             raise ValueError("guidance.dropout needs guidance.scale: without guidance there is no unconditional half")
         return self

@@ -53,8 +53,12 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
+        except (KeyboardInterrupt, SystemExit):  # what was recorded so far is good
+            keep += [True] * (folder / dataset.CONDITIONS).exists()
+            raise
         finally:
             keep += [True] * len(checkpoint.steps_in(folder / "checkpoints"))
+            keep += [True] * (folder / dataset.FILE).exists()
         try:
             exported = bundle.write(trained, folder / "export", report)
         except KeyboardInterrupt:

@@ -46,11 +46,11 @@ samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
 """
 
 
-def _tag(trained: Trained) -> str:
+def _tag(trained: Trained) -> str | None:
     """The Hub's name of the task, by what the samples are."""
     reading = trained.parts.teacher.reading
     if reading is None or reading.stock.driver != "prompt":
-        return "unconditional-image-generation"
+        return "unconditional-image-generation" if reading is None or reading.modality == "image" else None
     return f"text-to-{reading.modality}"
 
 

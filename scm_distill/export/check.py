@@ -95,9 +95,11 @@ def repeat(
             code=1,
         )
     else:  # a solver that draws from a process of its own
+        wanted = sigma_d * float(t_mid.tan())
+        first = abs((steps[1].sigma or wanted) - wanted) / wanted
         F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
-        first = float((x_0_stock - x_0).norm() / x_0.norm())
+        first = max(first, float((x_0_stock - x_0).norm() / x_0.norm()))
         x_in = sample_of(convention, steps[1].calls[0].arguments).float()
         x = x_in / middle.rho.to(x_in).reshape(-1, *[1] * (x_in.ndim - 1))
     return denoise(x, student(x / sigma_d, t_mid, cond), t_mid.float(), sigma_d), first

@@ -20,6 +20,11 @@ def fit(first: Tensor, second: Tensor, given: Tensor, w: Tensor) -> tuple[Rule, 
     return None
 
 
+def evaluations(convention: Convention, step: Step) -> int:
+    """How many samples the denoiser saw in a step."""
+    return sum(len(call.arguments[convention.x]) for call in step.calls)
+
+
 def split(convention: Convention, step: Step) -> list[tuple[dict[str, Tensor], Tensor]] | None:
     """Conditions and native prediction of the two halves of a guided step, in the pipeline's order; None if not two."""
     calls = step.calls

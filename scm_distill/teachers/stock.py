@@ -19,6 +19,7 @@ _OURS = "scm-distill sets it itself; leave it away."
 RESERVED = {  # arguments of the stock call that have a setting of their own, or are ours
     "guidance_scale": "Set guidance.scale.",
     "true_cfg_scale": "Set guidance.scale.",
+    "guidance_scale_2": "Set guidance.scale.",
     "negative_prompt": "Set guidance.negative_prompt.",
     "prompt": "Set data.prompts.",
     **dict.fromkeys(
@@ -29,8 +30,8 @@ RESERVED = {  # arguments of the stock call that have a setting of their own, or
 
 
 def refusal(pipeline: Any, why: str) -> UserError:
-    """The error for a pipeline that cannot be read."""
-    name = type(pipeline).__name__
+    """The error for a pipeline, or what goes by this name, that cannot be read."""
+    name = pipeline if isinstance(pipeline, str) else type(pipeline).__name__
     return UserError(
         f"{name} cannot be read: {why}.",
         "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",

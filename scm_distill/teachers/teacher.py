@@ -1,7 +1,7 @@
 """What was read from a checkpoint, however it was read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class Teacher:
     convention: Convention | None = None
     rule: Rule | None = None
     reading: Reading | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

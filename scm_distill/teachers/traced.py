@@ -16,7 +16,7 @@ from scm_distill.errors import UserError
 from scm_distill.maths.guidance import Rule
 from scm_distill.teachers import schedule as schedules
 from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
-from scm_distill.teachers.guided import fit, split
+from scm_distill.teachers.guided import evaluations, fit, split
 from scm_distill.teachers.schedule import Schedule
 from scm_distill.teachers.spy import Step, Watched
 from scm_distill.teachers.stock import TIMES, Stock, refusal
@@ -268,19 +268,26 @@ def _learn_guidance(reading: Reading) -> None:
     if convention.scale_of or stock.guided_by is None:
         reading.no_guidance = "the denoiser is told the scale" if convention.scale_of else "its call has none"
         return
-    seen = stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative="blurry"), steps=1)
-    step = seen.steps[0]
-    halves = split(convention, step)
-    if halves is None:
+    seen = stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative="blurry"), steps=2)
+    whole = stock.watch(stock.arguments(ids_of(stock), POINTS, scale=PROBE_SCALE), fake=True, steps=POINTS)
+    w = torch.tensor([PROBE_SCALE])
+    halves = [split(convention, step) for step in seen.steps]
+    if halves[0] is None:
         reading.no_guidance = f"{stock.guided_by} changes nothing that could be read"
         return
-    given = reading.schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
-    w = torch.tensor([PROBE_SCALE])
-    fitted = fit(halves[0][1], halves[1][1], given, w)
-    if fitted is None:
+    rules = []
+    for half, step in zip(halves, seen.steps, strict=True):
+        given = reading.schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
+        rules.append(None if half is None else fit(half[0][1], half[1][1], given, w))
+    if rules[0] is None:
         reading.no_guidance = "its rule is none that is known (u + w (c - u), c + w (c - u), renormalised or not)"
         return
-    reading.rule, reading.unconditional_first = fitted
-    (u, _), (c, _) = halves if reading.unconditional_first else halves[::-1]
-    cond = {**c, **{f"u/{name}": value for name, value in u.items()}}
-    reading.witnesses.append(_witness(reading, [step], 0, {**cond, "w": w}, "guided"))
+    if rules[0] != rules[1] or len({evaluations(convention, step) for step in whole.steps}) != 1:
+        reading.no_guidance = "its guidance changes from step to step"
+        return
+    reading.rule, reading.unconditional_first = rules[0]
+    for i, half in enumerate(halves):
+        assert half is not None
+        (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
+        cond = {**c, **{f"u/{name}": value for name, value in u.items()}, "w": w}
+        reading.witnesses.append(_witness(reading, seen.steps, i, cond, "guided"))

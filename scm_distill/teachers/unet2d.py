@@ -11,10 +11,9 @@ from typing import Any
 from diffusers import UNet2DModel
 from torch import nn
 
-from scm_distill.errors import UserError
 from scm_distill.teachers import schedule as schedules
 from scm_distill.teachers.families import Family
-from scm_distill.teachers.stock import DENOISERS
+from scm_distill.teachers.stock import DENOISERS, refusal
 from scm_distill.teachers.teacher import Source, Teacher
 
 
@@ -24,14 +23,7 @@ def check_parts(index: Mapping[str, Any], repo: str) -> None:
     held = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
     name = index.get("_class_name", "its pipeline")
     if "scheduler" not in kinds or not set(DENOISERS) & set(kinds):
-        raise _refusal(repo, f"{name} has no scheduler and denoiser that are known ({held})")
-
-
-def _refusal(repo: str, why: str) -> UserError:
-    return UserError(
-        f"{repo} cannot be read: {why}.",
-        "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",
-    )
+        raise refusal(repo, f"{name} has no scheduler and denoiser that are known ({held})")
 
 
 def is_pixel(pipeline: Any) -> bool:
@@ -41,7 +33,7 @@ def is_pixel(pipeline: Any) -> bool:
 
 def read(pipeline: Any, source: Source) -> Teacher:
     """Read the pipeline. Raises UserError for what cannot be read."""
-    refuse = functools.partial(_refusal, source.repo)
+    refuse = functools.partial(refusal, source.repo)
     net: Any = pipeline.unet
     try:
         if schedules.kind_of(pipeline.scheduler) != "vp":

@@ -190,6 +190,18 @@ def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
     return float(norm(cs_dF, "rms").square().mean().sqrt())
 
 
+def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> None:
+    """Under bf16, see to it that no network rounds its time. Raises UserError where one does all the same."""
+    if (dtype := _autocast(recipe)) is None or not adapt.filters(F.net):
+        return
+    left = adapt.exact_time(F, x_t, t, cond, dtype)
+    report.say(f"bf16: the sinusoids of the time are off by {left:.1e}")
+    if left > adapt.ROUNDED:
+        raise UserError(
+            f"In bf16 this network rounds its time: its sinusoids are off by {left:.1e}.", "Set train.precision=fp32."
+        )
+
+
 def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked."""
     teacher, F_teacher = parts.teacher, parts.F_teacher
@@ -209,6 +221,9 @@ def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, con
         assert told is not None  # open_parts has asked
         net, convention = told
         adapt.prepare(Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), x_t, t, cond)
+        keep_time_exact(
+            Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), recipe, x_t, t, cond, report
+        )
         adapt.set_width(net, max(widths, default=0.0))
     F = Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, _autocast(recipe), convention)
     F.chunk = F_teacher.chunk

@@ -28,7 +28,7 @@ from scm_distill.training.draws import generator
 from scm_distill.training.given import Given, on
 from scm_distill.training.report import Reporter
 
-FILE = "latents.safetensors"
+FILE, CONDITIONS = "latents.safetensors", "conditions"  # in the run folder
 PREVIEWS, DECODED = 16, 4  # samples of a preview; a decoder is slow
 
 
@@ -167,7 +167,7 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
     with accelerator.main_process_first():
         report.begin("record conditions", len(source.given))
         conditions = teachers.record(
-            reading, source.given, out / "conditions", guided=guided, negative=recipe.guidance.negative_prompt,
+            reading, source.given, out / CONDITIONS, guided=guided, negative=recipe.guidance.negative_prompt,
             identity=identity, progress=report.advance,
         )  # fmt: skip
         report.end()
@@ -200,7 +200,10 @@ def _key(recipe: config.Recipe, identity: str, source: Origin) -> str:
     """What latents on disk must have been made with to be used again."""
     made = [
         identity,
-        *(s.model_dump(mode="json") for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)),
+        *(
+            s.model_dump(mode="json", exclude={"workers"})
+            for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)
+        ),
     ]
     given = [[str(one) for one in source.given], source.ids.tolist()]
     files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files or ()]

@@ -91,8 +91,6 @@ def choose(
     Raises UserError where the two disagree: the exact one then follows the wiggles of the time embedding, the
     difference misses them, and neither can be trusted without a look.
     """
-    if wanted == "difference" and precision == "bf16":
-        raise UserError("A central difference needs float32.", "Set objective.tangent=jvp or train.precision=fp32.")
     try:
         found = disagreement(F, x_t, dxdt, t, cond, h)
     except NotImplementedError as error:

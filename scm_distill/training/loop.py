@@ -68,6 +68,7 @@ class Training:
 
         x_t, t, cond = build.probe(self.parts, self.data, self.given, d, self.device)
         adapt.prepare(self.F_teacher, x_t, t, cond)
+        build.keep_time_exact(self.F_teacher, recipe, x_t, t, cond, report)
         if state:
             self.width = float(state["smooth_time"])
             adapt.set_width(self.F_teacher.net, self.width)
@@ -258,8 +259,7 @@ def _accelerator(recipe: config.Recipe) -> Accelerator:
 def _identity(recipe: config.Recipe) -> dict[str, Any]:
     """The settings that decide what a checkpoint's weights mean."""
     return {
-        "teacher.repo": recipe.teacher.repo,
-        "teacher.revision": recipe.teacher.revision,
+        "teacher": recipe.teacher.model_dump(mode="json"),
         "objective.sigma_d": recipe.objective.sigma_d,
         "objective.weighting": recipe.objective.weighting,
         "guidance": recipe.guidance.model_dump(mode="json"),

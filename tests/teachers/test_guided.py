@@ -1,10 +1,13 @@
 """Fitting the rule of guidance to what a pipeline made of its two halves."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from scm_distill.maths.guidance import Rule
+from scm_distill.teachers import Teacher
 from scm_distill.teachers.guided import RULES, fit
 
 W = torch.tensor([3.0])
@@ -82,3 +85,10 @@ def test_a_norm_over_all_channels_is_not_taken_for_one_along_the_last_dimension(
     guided = u + 3 * (c - u)
     assert fit(u, c, guided * c.norm() / guided.norm(), W) is None
     assert fit(u, c, guided * c.norm(dim=1, keepdim=True) / guided.norm(dim=1, keepdim=True), W) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_guidance_that_changes_from_step_to_step_is_not_taken_for_constant(fresh: Callable[..., Teacher]) -> None:
+    reading = fresh("lumina2", cfg_trunc_ratio=0.6).reading
+    assert reading.rule is None
+    assert reading.no_guidance == "its guidance changes from step to step"

@@ -24,7 +24,7 @@ from scm_distill.data import media
 from scm_distill.errors import UserError
 from scm_distill.teachers import load
 from scm_distill.teachers.latents import LatentMap, latent_map
-from scm_distill.training import build, dataset
+from scm_distill.training import build, dataset, derivative
 from scm_distill.training.report import Silent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -202,6 +202,19 @@ def test_a_resumed_run_takes_its_latents_from_the_disk(recipe: Make, tmp_path: P
     summary = train(path, tmp_path / "run", "--resume", "auto", "-s", "train.steps=4")
     assert summary["steps"] == 4
     assert (latents.stat().st_mtime_ns, latents.read_bytes()) == before
+
+
+def test_what_was_drawn_outlives_a_run_that_does_not_start(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = drawn(recipe("sd15")), tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(derivative, "choose", lambda *_: (_ for _ in ()).throw(UserError("no tangent.")))
+        assert CliRunner().invoke(app, ["train", str(path), "-o", str(out)]).exit_code == 2
+    latents = out / dataset.FILE
+    before = latents.stat().st_mtime_ns
+    train(path, out)
+    assert latents.stat().st_mtime_ns == before
 
 
 def prepare(recipe: Path, out: Path, *overrides: str) -> dict[str, torch.Tensor]:
