@@ -212,7 +212,7 @@ def test_the_newest_checkpoint_is_the_one_written_last(run: Run) -> None:
 def test_tangents_that_disagree_stop_before_the_first_step(run: Run) -> None:
     with pytest.raises(UserError, match="too rough"):
         run("run", "adapt.smooth_time=0", "objective.difference_step=0.5")
-    with pytest.raises(UserError, match="train.precision=fp32"):
+    with pytest.raises(UserError, match="difference needs"):
         run("other", "objective.tangent=difference", "train.precision=bf16")
 
 
