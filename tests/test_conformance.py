@@ -25,11 +25,9 @@ from scm_distill.teachers.spy import Call, Step
 FAMILIES = zoo.load_all()
 REFUSED = {name: FAMILIES.pop(name) for name in ("ace_step", "longcat_audio")}  # see the last test
 SAME = 1e-5  # relative
-# Where a central difference is no measure of the JVP, or only a poor one, and why.
+# Where a central difference is a poor measure of the JVP, and why.
 TANGENT = {
-    "kandinsky5": (1e-1, "its rotary embedding is rounded to bf16, so differences see steps"),
-    "sana": (1e-3, "its ReLU attention is not smooth"),
-    "sana_video": (1e-3, "its ReLU attention is not smooth"),
+    "kandinsky5": (5e-2, "its rotary embedding is rounded to bf16, so differences see steps"),
 }
 UNGUIDED = {"ddpm", "ddim", "hunyuanimage"}
 SIGMA_D = {"playground": 0.5}
@@ -105,7 +103,7 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
     assert verified.pop("time map", 0.0) < 2e-3, facts  # some pipelines round their thousand times to integers
     assert all(error < SAME for error in verified.values()), facts
     assert facts["tangent"]["exact"], facts
-    assert facts["tangent"]["against central difference"] < TANGENT.get(name, (1e-5, ""))[0], facts
+    assert facts["tangent"]["against central difference"] < TANGENT.get(name, (1e-6, ""))[0], facts
     assert facts["export"]["stock difference"] < SAME, facts
 
     prompts = f", prompts: {tmp_path}/prompts.txt" if family.conditions == "prompt" else ""
