@@ -39,7 +39,7 @@ teacher: {{repo: {teacher}, call: {call}}}
 data: {data}
 guidance: {guidance}
 objective: {{sigma_d: {sigma_d}, warmup_steps: 100, tangent: jvp}}
-adapt: {{prefit_steps: 2}}
+adapt: {{prefit_steps: 2, smooth_time: 20, reclock: {reclock}}}
 train: {{steps: 3, batch_size: 2, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
         stop_if_worse: false}}
 sampler: {{teacher_steps: 3}}
@@ -116,6 +116,7 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
             data=f"{{source: {data}}}",
             guidance="{}" if name in UNGUIDED else "{scale: 3.0}",
             sigma_d=SIGMA_D.get(name, 1.0),
+            reclock="false" if family.conditions == "none" else "auto",  # inspect exports them re-clocked
         )
     )
     seen: list[Any] = []
