@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from scm_distill.maths.schedules import MonotoneCubic, flow_time, flow_to_t
+from scm_distill.maths.schedules import MonotoneCubic, edm_noise, edm_to_t, flow_time, flow_to_t
 
 
 class Clock(Protocol):
@@ -127,13 +127,15 @@ class EDMClock:
 
     def index(self, t: Tensor) -> Tensor:
         """tau(t)."""
-        sigma = self.sigma_d * t.double().tan()
-        return sigma.log() / 4 if self.kind == "log" else sigma.arctan() * 2 / math.pi
+        if self.kind == "log":
+            return edm_noise(t, self.sigma_d)
+        return (self.sigma_d * t.double().tan()).arctan() * 2 / math.pi
 
     def time(self, k: Tensor) -> Tensor:
         """t(tau)."""
-        sigma = (4 * k.double()).exp() if self.kind == "log" else (k.double() * math.pi / 2).tan()
-        return (sigma / self.sigma_d).arctan()
+        if self.kind == "log":
+            return edm_to_t(k, self.sigma_d)
+        return ((k.double() * math.pi / 2).tan() / self.sigma_d).arctan()
 
     def snap(self, t: Tensor) -> Tensor:
         """`t`: EDM networks are trained at any sigma."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,14 @@ PREVIEWS, DECODED = 16, 4  # samples of a preview; a decoder is slow
 class Origin:
     """Where samples come from: `given` are the prompts or classes, `ids` (N,) says which one each sample has.
 
-    `pixels` is set where they are images of a pixel teacher, `files` where they are to be encoded.
+    `pixels` is set where they are images of a pixel teacher, `files` and `mapped` where they are to be encoded.
     """
 
     given: list[Any]
     ids: Tensor
     pixels: Data | None = None
     files: list[Path] | None = None
+    mapped: LatentMap | None = None
 
     def __len__(self) -> int:
         return len(self.pixels) if self.pixels is not None else len(self.ids)
@@ -82,7 +83,8 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
         raise UserError(
             f"There is no folder {folder}.", "Set data.source to teacher, or to a folder of captioned files."
         )
-    pixels = latent_map(teacher.reading).pixels
+    mapped = latent_map(teacher.reading)
+    pixels = mapped.pixels
     if teacher.reading.modality == "audio" and len(pixels) != 3:
         raise UserError("This teacher's VAE encodes spectrograms, not sounds.", "Set data.source=teacher.")
     frames = pixels[2] if len(pixels) == 5 else pixels[0]
@@ -95,7 +97,7 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
             )
         given = sorted(set(found.captions))
         index = {text: i for i, text in enumerate(given)}
-        return Origin(given, torch.tensor([index[text] for text in found.captions]), files=found.files)
+        return Origin(given, torch.tensor([index[text] for text in found.captions]), files=found.files, mapped=mapped)
     if driver == "labels" and (not found.classes or len(found.classes) > (teacher.classes or 0)):
         raise UserError(
             f"The teacher knows {teacher.classes} classes, {folder} has {len(found.classes)} sub-folders.",
@@ -105,7 +107,7 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> Origin:
         stray = found.files[found.labels.index(-1)]
         raise UserError(f"{stray} lies beside the classes' folders.", "Move it into one of them, or away.")
     given = list(range(max(1, len(found.classes))))
-    return Origin(given, torch.tensor(found.labels).clamp_min(0), files=found.files)
+    return Origin(given, torch.tensor(found.labels).clamp_min(0), files=found.files, mapped=mapped)
 
 
 def _pixels(recipe: config.Recipe, teacher: Teacher) -> Origin:
@@ -173,14 +175,13 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
         report.end()
     given = Given(teacher, conditions, recipe.guidance)
     decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
-    mapped = latent_map(reading) if source.files else None
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
     with accelerator.main_process_first():
         if not _holds(path, key):
-            if mapped is not None and source.files is not None:
-                x_0 = _encode(mapped, source.files, report)
+            if source.mapped is not None:
+                x_0 = _encode(source.mapped, source.files or [], report)
             else:
                 x_0 = _draw(parts, given, source.ids, recipe, report)
             beside = path.with_suffix(".writing")
@@ -192,8 +193,11 @@ def prepare(recipe: config.Recipe, parts: Parts, out: Path, accelerator: Acceler
 def _files(repo: str) -> list[Any]:
     """Names, sizes and times of the files of a local teacher: another one in its place is another teacher."""
     folder = Path(repo).expanduser()
-    stats = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else ()
-    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return _stats(path for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else []
+
+
+def _stats(files: Iterable[Path]) -> list[Any]:
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path in files for stat in (path.stat(),)]
 
 
 def _key(recipe: config.Recipe, identity: str, source: Origin) -> str:
@@ -206,7 +210,7 @@ def _key(recipe: config.Recipe, identity: str, source: Origin) -> str:
         ),
     ]
     given = [[str(one) for one in source.given], source.ids.tolist()]
-    files = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in source.files or ()]
+    files = _stats(source.files or ())
     return hashlib.sha256(
         json.dumps([*made, given, files, recipe.train.seed], sort_keys=True, default=str).encode()
     ).hexdigest()
