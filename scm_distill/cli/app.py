@@ -1,12 +1,13 @@
 """Typer commands: parse, call, report. Nothing here imports torch before a command needs it."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from scm_distill import __version__
-from scm_distill.cli import console
+from scm_distill.cli import console, launch
 from scm_distill.cli.recipes import app as recipes_app
 
 app = typer.Typer(
@@ -22,7 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result, or the err
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with launch.attended():
+        app()
 
 
 def _version(wanted: bool) -> None:
@@ -51,6 +53,9 @@ def train(
         str | None,
         typer.Option("--resume", metavar="auto|PATH", help="Continue: the newest checkpoint of the run, or this one."),
     ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, help="Processes on this machine, one a GPU. Default: one.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check recipe, teacher and data; start no run.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -58,17 +63,26 @@ def train(
 
     Examples: scm-distill train digits; scm-distill train my.yaml -s optimizer.lr=5e-5 -o runs/mine --resume auto
     """
+    os.environ.update(launch.slurm(os.environ))
     with console.user_errors(as_json=as_json):
         from scm_distill import config
 
         settings = config.read(recipe, overrides or ())
+        if num_processes:
+            launch.refuse_nested(os.environ)
+        world = num_processes or int(os.environ.get("WORLD_SIZE", "1"))
         from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
 
         console.hush_libraries()
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
         if dry_run:
-            _show(runs.plan(settings), as_json=as_json)
+            _show(runs.plan(settings, world=world), as_json=as_json)
             return
+        if num_processes and num_processes > 1:
+            runs.check(settings, folder, resume, world=world)
+            changes = [part for override in overrides or () for part in ("--set", override)]
+            options = [*changes, "--out", str(folder), *(["--resume", resume] if resume else [])]
+            raise typer.Exit(launch.run(["train", *options, *["--json"] * as_json, "--", recipe], world))
         with console.Live(quiet=as_json) as live:
             summary = runs.train(settings, folder, resume, live)
         if summary is None:  # a worker process; the main one reports

@@ -1,5 +1,6 @@
 """What `train` calls: claim the folder, run, export; nothing is left behind when a run could not start."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,24 @@ from scm_distill.training import build, checkpoint, dataset, loop, signals
 from scm_distill.training.report import Reporter, Silent
 
 
-def plan(recipe: config.Recipe) -> dict[str, Any]:
+class _Checked(Exception):
+    """Undoes a claim that was made for its errors only."""
+
+
+def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int) -> None:
+    """Refuse what can be refused before `world` processes start; nothing is written. Raises UserError."""
+    _share(recipe, world)
+    dataset.check_paths(recipe)
+    _free(folder, resume)
+    if resume:
+        checkpoint.find(resume, folder)
+    with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
+        raise _Checked
+
+
+def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     """What a run would do, from the real teacher and data; nothing is written."""
+    _share(recipe, world)
     dataset.check_paths(recipe)
     parts = build.open_parts(recipe)
     source = dataset.origin(recipe, parts.teacher)
@@ -34,6 +51,7 @@ def plan(recipe: config.Recipe) -> dict[str, Any]:
         facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in parts.verified.items())
     return {
         **facts,
+        "processes": world,
         "steps": recipe.train.steps,
         "epochs": round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
     }
@@ -46,10 +64,7 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
     if int(os.environ.get("RANK", "0")) > 0:  # the main process claims, writes and reports
         _trained(recipe, folder, resume, Silent())
         return None
-    if (folder / "config.yaml").exists() and resume is None:
-        raise UserError(
-            f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
-        )
+    _free(folder, resume)
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
@@ -76,6 +91,23 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         "call": exported.call,
         "driver": trained.parts.teacher.reading.stock.driver if trained.parts.teacher.reading else "none",
     }
+
+
+def _share(recipe: config.Recipe, world: int) -> None:
+    build.micro_batch(recipe, world)
+    devices = torch.cuda.device_count()  # of this machine; a launcher's processes may be on several
+    if recipe.train.device != "cpu" and 0 < devices < world and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            f"{world} processes need a GPU each, this machine shows {devices}.",
+            f"Give --num-processes {devices}, or set train.device=cpu.",
+        )
+
+
+def _free(folder: Path, resume: str | None) -> None:
+    if (folder / "config.yaml").exists() and resume is None:
+        raise UserError(
+            f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
+        )
 
 
 def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> loop.Trained:

@@ -103,6 +103,7 @@ class MonotoneCubic:
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x.detach().double().cpu(), y.detach().double().cpu()
+        self.copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         h, dy = self.x.diff(), self.y.diff()
         if len(self.x) < 2 or not (h.gt(0).all() and dy.gt(0).all()):
             raise ValueError("MonotoneCubic needs two or more strictly increasing points.")
@@ -120,7 +121,7 @@ class MonotoneCubic:
 
     def __call__(self, x: Tensor) -> Tensor:
         """y(x), float64, of the shape and on the device of `x`."""
-        nodes, y, d = (v.to(x.device) for v in (self.x, self.y, self.d))
+        nodes, y, d = self._on(x.device)
         x = x.double().clamp(nodes[0], nodes[-1])
         i = torch.searchsorted(nodes, x.detach().contiguous(), right=True).clamp(1, len(nodes) - 1) - 1
         h = nodes[i + 1] - nodes[i]
@@ -131,6 +132,12 @@ class MonotoneCubic:
             + u.square() * (3 - 2 * u) * y[i + 1]
             + u.square() * (u - 1) * h * d[i + 1]
         )
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes, values and slopes, copied to a device once: a copy in every call would make the host wait for it."""
+        if device not in self.copies:
+            self.copies[device] = (self.x.to(device), self.y.to(device), self.d.to(device))
+        return self.copies[device]
 
     def inverse(self, y: Tensor) -> Tensor:
         """x with y(x) = y, by bisection, then one Newton step that carries the derivative; clamped like the call."""

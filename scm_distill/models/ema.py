@@ -1,6 +1,8 @@
 """Power-function EMA (Karras et al. 2024, arXiv 2312.02696, section 3.1): its width grows with the training time."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -24,18 +26,33 @@ def gamma_of(std: float) -> float:
 class PowerEMA(Generic[Module]):
     """A frozen float32 copy of a module, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
 
-    `std` is the EMA's width as a share of the training time (paper sCM: 0.05).
+    `std` is the EMA's width as a share of the training time (paper sCM: 0.05). On a `device` of its own every update
+    copies the parameters there.
     """
 
-    def __init__(self, module: Module, std: float) -> None:
+    def __init__(self, module: Module, std: float, device: torch.device | None = None) -> None:
         self.gamma = gamma_of(std)
-        self.module: Module = copy.deepcopy(module).float().requires_grad_(False)
+        self.module: Module = copy.deepcopy(module).float().requires_grad_(False).to(device)
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the parameters after optimizer step `step`, counted from 1."""
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        torch._foreach_lerp_(list(self.module.parameters()), [p.detach().float() for p in module.parameters()], weight)
+        shadow: list[Tensor] = list(self.module.parameters())
+        current = [p.detach().to(s.device, torch.float32) for s, p in zip(shadow, module.parameters(), strict=True)]
+        torch._foreach_lerp_(shadow, current, weight)
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[Module]:
+        """The averaged module on a device, for as long as this lasts."""
+        home = next(self.module.parameters()).device
+        if home == device:
+            yield self.module
+            return
+        try:
+            yield self.module.to(device)
+        finally:
+            self.module.to(home)
 
     @property
     def shadow(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ t         time in radians, float32 or wider                    (B,)
 cond      keyword arguments of the denoiser, batched           {name: (B, ...)}
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from scm_distill.maths.clocks import Clock
 from scm_distill.maths.guidance import Rule
 from scm_distill.maths.schedules import Prediction, native
-
-Cond = Mapping[str, Tensor]
+from scm_distill.models.derivatives import Cond as Cond
+from scm_distill.models.derivatives import Derivative, TwoPasses
 
 
 def in_chunks(f: Callable[..., Tensor], size: int, *tensors: Tensor, cond: Cond) -> Tensor:
@@ -122,14 +122,20 @@ class Weight(nn.Module):
 
 
 class Student(nn.Module):
-    """F_theta and w_phi from one `forward`, since a DDP wrapper passes nothing else through."""
+    """F_theta, its derivative and w_phi from one `forward`: a DDP or FSDP2 wrapper passes nothing else through."""
 
     def __init__(self, network: Network, *, adaptive: bool) -> None:
         super().__init__()
         self.network = network
         self.weight = Weight() if adaptive else None
+        self.derivative: Derivative = TwoPasses()
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
-        """F_theta (B, ...) and w_phi (B,); w_phi is zero where the weighting is off."""
+    def forward(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """F_theta (B, ...), cos t sin t dF_theta/dt along dx/dt = v (B, ...) without a graph, and w_phi (B,).
+
+        Without `v` the derivative is empty. w_phi is zero where the weighting is off.
+        """
         w_phi = torch.zeros_like(t, dtype=torch.float32) if self.weight is None else self.weight(t)
-        return self.network(x, t, cond), w_phi
+        if v is None:
+            return self.network(x, t, cond), x.new_empty(0), w_phi
+        return *self.derivative(self.network, x, t, cond, v), w_phi

@@ -18,18 +18,10 @@ class Velocity(Protocol):
 
 
 class Student(Protocol):
-    """F_theta (B, ...) and w_phi (B,) in one call."""
+    """What is trained."""
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Cond, /) -> tuple[Tensor, Tensor]:
-        """F_theta and w_phi."""
-        ...
-
-
-class Derivative(Protocol):
-    """F_minus and cos(t) sin(t) dF_minus/dt along the ODE, both detached (B, ...)."""
-
-    def __call__(self, F: Velocity, x_t: Tensor, dxdt: Tensor, t: Tensor, cond: Cond, /) -> tuple[Tensor, Tensor]:
-        """F_minus and cs_dF."""
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """F_theta (B, ...), cos(t) sin(t) dF_theta/dt along dx/dt = v (B, ...), detached, and w_phi (B,)."""
         ...
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scm_distill.maths.tangent import Normalization, norm, normalize, tangent, warmup
 from scm_distill.maths.trigflow import diffuse, pair_velocity
-from scm_distill.objectives import Cond, Derivative, Loss, Student, Velocity
+from scm_distill.objectives import Cond, Loss, Student, Velocity
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,14 @@ class Objective:
     def __call__(
         self,
         student: Student,
-        F_student: Velocity,
         F_teacher: Velocity,
-        derivative: Derivative,
         x_0: Tensor,
         z: Tensor,
         t: Tensor,
         cond: Cond,
         step: int,
     ) -> Loss:
-        """L = e^{w_phi(t)} / D * || F_theta - F_minus - g ||^2 - w_phi(t), averaged over the batch.
-
-        `student` is what reverse mode goes through (a DDP wrapper, say), `F_student` the network in it.
-        """
+        """L = e^{w_phi(t)} / D * || F_theta - F_minus - g ||^2 - w_phi(t), averaged over the batch."""
         sigma_d = self.sigma_d
 
         x_t = diffuse(x_0, z, t.to(x_0.dtype))
@@ -53,16 +48,15 @@ class Objective:
             else:
                 dxdt = pair_velocity(x_0, z, t.to(x_0.dtype))
 
-        F_minus, cs_dF = derivative(F_student, x_t, dxdt, t, cond)
+        F_theta, cs_dF, w_phi = student(x_t / sigma_d, t, cond, dxdt / sigma_d)
+        F_minus = F_theta.detach()
 
         r = warmup(step, self.warmup_steps)
         raw = tangent(F_minus, cs_dF, x_t, dxdt, t.to(x_t.dtype), sigma_d=sigma_d, r=r)
         g = normalize(raw, self.c, self.normalization)
 
-        F_theta, w_phi = student(x_t / sigma_d, t, cond)
-        # F_theta.detach(), not F_minus: the two passes round differently, and the residual must be -g.
-        error = (F_theta - F_theta.detach() - g).square().flatten(1).mean(1)
+        error = (F_theta - F_minus - g).square().flatten(1).mean(1)
         loss = (w_phi.exp() * error - w_phi).mean()
 
-        gap = norm(F_theta.detach() - dxdt / sigma_d, "rms")
+        gap = norm(F_minus - dxdt / sigma_d, "rms")
         return Loss(loss, t, norm(raw, "rms"), norm(cs_dF, "rms"), gap)

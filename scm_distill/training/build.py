@@ -14,8 +14,8 @@ from scm_distill.maths.schedules import native
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import adapt
+from scm_distill.models.derivatives import tangent_pass
 from scm_distill.models.student import Cond, Network
-from scm_distill.training import derivative
 from scm_distill.training.compare import Comparison
 from scm_distill.training.draws import Draws, generator
 from scm_distill.training.given import Given, on
@@ -114,17 +114,24 @@ def _autocast(recipe: config.Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.train.precision == "bf16" else None
 
 
+def micro_batch(recipe: config.Recipe, world: int) -> int:
+    """The samples that a process takes at a time. Raises UserError when the batch cannot be shared out."""
+    batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
+    if batch % (world * (micro or 1)):
+        images = f" of {micro} images at a time" if micro else ""
+        raise UserError(
+            f"train.batch_size {batch} cannot be shared by {world} processes{images}.",
+            f"Set train.batch_size to a multiple of {world * (micro or 1)}, or --num-processes to another number.",
+        )
+    return micro or batch // world
+
+
 def draws(recipe: config.Recipe, parts: Parts, rank: int, world: int) -> Draws:
     """How this process's share of every step is drawn. Raises UserError when the batch cannot be shared out."""
     settings, objective = recipe.train, recipe.objective
-    micro = settings.micro_batch_size or settings.batch_size // world
-    if micro == 0 or settings.batch_size % (world * micro):
-        raise UserError(
-            f"train.batch_size {settings.batch_size} is no multiple of {world} processes x {micro} images.",
-            "Change train.batch_size or train.micro_batch_size.",
-        )
     return Draws(
-        seed=settings.seed, shape=parts.teacher.sample_shape, batch=settings.batch_size, micro=micro,
+        seed=settings.seed, shape=parts.teacher.sample_shape, batch=settings.batch_size,
+        micro=micro_batch(recipe, world),
         rank=rank, world=world, P_mean=objective.P_mean, P_std=objective.P_std, sigma_d=objective.sigma_d,
         t_min=parts.F_teacher.clock.t_min, t_max=parts.t_max, flip=recipe.data.flip,
     )  # fmt: skip
@@ -182,9 +189,9 @@ def difference_step(parts: Parts, objective: config.Objective) -> float:
 def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
     """Root-mean-square of cos t sin t dF/dt of a network along its own ODE; nan where it has no forward derivative."""
     with torch.no_grad():
-        dxdt = F.sigma_d * F(x_t / F.sigma_d, t, cond)
+        v = F(x_t / F.sigma_d, t, cond)
     try:
-        _, cs_dF = derivative.exact(F.sigma_d)(F, x_t, dxdt, t, cond)
+        _, cs_dF = tangent_pass(F, x_t / F.sigma_d, t, cond, v)
     except NotImplementedError:
         return float("nan")
     return float(norm(cs_dF, "rms").square().mean().sqrt())
@@ -205,7 +212,9 @@ def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, c
 def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked."""
     teacher, F_teacher = parts.teacher, parts.F_teacher
-    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net)), teacher.convention
+    device = next(F_teacher.parameters()).device
+    x_t, t, cond = x_t.to(device), t.to(device), on(cond, device)
+    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net)).float(), teacher.convention
     prediction = F_teacher.prediction
     # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
     gain = float(native(prediction, torch.tensor(parts.t_max), F_teacher.sigma_d).a.abs())

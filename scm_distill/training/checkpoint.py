@@ -1,16 +1,21 @@
-"""Checkpoints `step-N`: accelerate state, EMA and step, written beside and then renamed, so that none is ever half."""
+"""Checkpoints `step-N`: safetensors and a JSON file, written beside and then renamed, so that none is ever half."""
 
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.models.ema import PowerEMA
+from scm_distill.training.parallel import part_of, whole
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
@@ -51,19 +56,47 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(f"Checkpoint {path} is damaged: {error}.", "Resume from an older one.") from error
 
 
-def save(accelerator: Accelerator, folder: Path, ema: PowerEMA[Any], state: dict[str, Any], keep: int) -> Path:
-    """Write `folder`/step-N for state["step"], then drop all but the newest `keep`."""
-    final = folder / f"step-{state['step']}"
-    beside = folder / f"writing-step-{state['step']}"
-    if accelerator.is_main_process:
+def identity(recipe: config.Recipe) -> dict[str, Any]:
+    """The settings that decide what a checkpoint's weights mean."""
+    return {
+        "teacher": recipe.teacher.model_dump(mode="json"),
+        "objective.sigma_d": recipe.objective.sigma_d,
+        "objective.weighting": recipe.objective.weighting,
+        "guidance": recipe.guidance.model_dump(mode="json"),
+        "adapt.output": recipe.adapt.output,
+        "adapt.smooth_time": recipe.adapt.smooth_time,
+    }
+
+
+def same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | None) -> None:
+    """Raises UserError when the checkpoint was made for another student than the recipe's."""
+    for key, value in identity(recipe).items():
+        if state["made_with"][key] != value:
+            raise UserError(
+                f"{resume} was made with {key}={state['made_with'][key]}, the recipe says {value}.",
+                "Set it back, or start a new run with -o.",
+            )
+
+
+def save(accelerator: Accelerator, folder: Path, state: "Whole", facts: dict[str, Any], keep: int) -> Path:
+    """Write `folder`/step-N for facts["step"], then drop all but the newest `keep`. Every process calls this."""
+    final = folder / f"step-{facts['step']}"
+    beside = folder / f"writing-step-{facts['step']}"
+    main = accelerator.is_main_process
+    if main:
         for leftover in folder.glob("writing-*"):
             shutil.rmtree(leftover)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(beside))
-    accelerator.wait_for_everyone()  # every process writes its part, and save_state does not wait for them
-    if accelerator.is_main_process:
-        save_file({k: v.contiguous() for k, v in ema.shadow.items()}, beside / "ema.safetensors")
-        (beside / "state.json").write_text(json.dumps(state) + "\n")
+        beside.mkdir(parents=True)
+    for name, tensors in state.items():
+        found: dict[str, Tensor] = {}
+        for key, value in tensors():
+            value = whole(value.detach())  # one at a time: a collective where parameters are sharded
+            if main:
+                found[key] = value.cpu().contiguous()
+        if main:
+            save_file(found, beside / f"{name}.safetensors")
+    if main:
+        (beside / "state.json").write_text(json.dumps(facts) + "\n")
         if final.exists():
             shutil.rmtree(final)
         beside.rename(final)
@@ -73,13 +106,39 @@ def save(accelerator: Accelerator, folder: Path, ema: PowerEMA[Any], state: dict
     return final
 
 
-def load(accelerator: Accelerator, path: Path, ema: PowerEMA[Any]) -> None:
-    """Put a checkpoint's weights, optimizer and EMA back. Raises UserError when it does not fit or is damaged."""
-    try:
-        accelerator.load_state(str(path))
-        shadow = load_file(path / "ema.safetensors")
-        for name, value in ema.shadow.items():
-            value.data.copy_(shadow[name])
-    except Exception as error:  # torch, safetensors and accelerate each have errors of their own
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error
+class Whole:
+    """What a checkpoint holds, whatever the number of processes: student, optimizer and EMA, by parameter name."""
+
+    def __init__(self, student: nn.Module, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
+        self.student, self.optimizer, self.ema = student, optimizer, ema
+
+    def items(self) -> Iterator[tuple[str, Callable[[], Iterator[tuple[str, Tensor]]]]]:
+        """File name without ending, and its tensors."""
+        yield "student", lambda: iter(self.student.named_parameters())
+        yield "optimizer", self._moments
+        yield "ema", lambda: iter(self.ema.shadow.items())
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, p in self.student.named_parameters():
+            for kind, value in self.optimizer.state.get(p, {}).items():
+                yield f"{name}|{kind}", value
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """Put a checkpoint back. Raises UserError when it does not fit or is damaged."""
+        try:
+            files = {name: load_file(path / f"{name}.safetensors") for name, _ in self.items()}
+            for name, parameters in (("student", dict(self.student.named_parameters())), ("ema", self.ema.shadow)):
+                if files[name].keys() != parameters.keys():
+                    raise ValueError(f"{name}.safetensors has other parameters than this student")
+                for key, p in parameters.items():
+                    p.copy_(part_of(files[name][key], p))
+            by_name = dict(self.student.named_parameters())
+            for key, value in files["optimizer"].items():
+                name, _, kind = key.rpartition("|")
+                p = by_name[name]
+                like = p if value.shape == p.shape and value.ndim else None
+                self.optimizer.state[p][kind] = value if like is None else part_of(value, like)
+        except Exception as error:  # torch and safetensors each have errors of their own
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error

@@ -1,33 +1,36 @@
 """The run: Algorithm 1 step by step, with checkpoints, comparisons with the teacher, and reasons to stop."""
 
-import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from scm_distill import config, data
 from scm_distill.errors import UserError
 from scm_distill.models import adapt
-from scm_distill.models.ema import PowerEMA
+from scm_distill.models.derivatives import Memory
 from scm_distill.models.student import Cond, Network, Student
-from scm_distill.objectives import Loss
 from scm_distill.objectives.scm import Objective
-from scm_distill.training import build, checkpoint, dataset, derivative, optimizer, prefit, records, signals
+from scm_distill.training import (
+    build,
+    checkpoint,
+    dataset,
+    derivative,
+    frozen,
+    optimizer,
+    parallel,
+    prefit,
+    records,
+    signals,
+)
 from scm_distill.training.compare import Comparison, Figures
-from scm_distill.training.given import on
+from scm_distill.training.feed import Batch, Late, ahead, pinned, to_device
 from scm_distill.training.report import Reporter
 
 UNMOVED = 1e-12  # relative change of the parameters' sums; within the learning rate's warm-up it may round to nothing
-WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
-Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Training:
         self.recipe, self.out, self.report, self.last = recipe, out, report, resume
         state = checkpoint.read_state(resume) if resume else None
         if state:
-            _same_student(recipe, state, resume)
+            checkpoint.same_student(recipe, state, resume)
         dataset.check_paths(recipe)
-        self.accelerator = _accelerator(recipe)
+        self.accelerator = parallel.accelerator(recipe)
         self.device = self.accelerator.device
         self.parts = build.open_parts(recipe, self.device)
         self.F_teacher = self.parts.F_teacher.to(self.device)
@@ -74,38 +77,48 @@ class Training:
             adapt.set_width(self.F_teacher.net, self.width)
         else:
             self.width = build.smooth(self.parts, x_t, t, cond, recipe, report)
+        shared = recipe.train.shard != "off"
+        self.F_teacher.to("cpu" if shared else self.device)  # so that the whole student is never on the device then
         student = Student(
             build.new_student(self.parts, recipe, x_t, t, cond, report),
             adaptive=recipe.objective.weighting == "adaptive",
         )
+        self.F_teacher.to(self.device)
+        frozen.shrink(self.F_teacher, recipe.teacher, x_t, t, cond, report)
         self.network = student.network
-        self.student = self.accelerator.prepare(student)
+        self.placed = parallel.place(self.accelerator, student, self.F_teacher, recipe, x_t[:1], t[:1], cond, report)
+        self.student, self.ema = self.placed.wrapped, self.placed.ema
+        if "teacher" in recipe.train.offload:
+            frozen.park(self.F_teacher, self.device, report)
         if not state and self.network.prediction != self.F_teacher.prediction:
             self._prefit(x_t, t, cond)
-        self.optimizer = self.accelerator.prepare(optimizer.build(student.parameters(), recipe.optimizer))
-        self.ema: PowerEMA[Student] = PowerEMA(student, recipe.train.ema_std)
+            self.ema.update(student, 1)  # all of it
+        self.optimizer = optimizer.build(student.parameters(), recipe.optimizer)
+        self.whole = checkpoint.Whole(student, self.optimizer, self.ema)
         self.step = 0
         if resume and state:
-            checkpoint.load(self.accelerator, resume, self.ema)
+            self.whole.load(resume)
             self.step = int(state["step"])
             report.say(f"resumed {resume} at step {self.step}")
         self.start = state["start"] if state else self._fingerprint()
 
+        x = x_t / self.network.sigma_d
         with torch.no_grad():
-            dxdt = self.network.sigma_d * self.F_teacher(x_t / self.network.sigma_d, t, cond)
-        o = recipe.objective
-        self.derivative, found = derivative.choose(
-            o.tangent, recipe.train.precision, self.network, x_t, dxdt, t, cond, build.difference_step(self.parts, o)
-        )
-        report.say(found)
+            v = self.F_teacher(x, t, cond)
+        memory: Memory = "lean" if recipe.train.memory == "lean" else "fast"
+        student.derivative = derivative.choose(
+            derivative.Trial(self.student, student, x, t, cond, v),
+            recipe, memory, build.difference_step(self.parts, recipe.objective), report,
+        )  # fmt: skip
         self.comparison: Comparison = build.comparison(recipe, self.parts, self.given, self.device)
         self.records = records.Records(out, self.step, main=self.accelerator.is_main_process)
+        self.late = Late()
 
     def train(self) -> Trained:
         """Step until recipe.train.steps. Raises UserError on a failing run, signals.Interrupted on a signal."""
         settings, o = self.recipe.train, self.recipe.objective
         objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
-        batches = self._batches("train", settings.seed, self.step)
+        batches = ahead(self._batches("train", settings.seed, self.step))
         if self.last is None:
             self.last = self._save()
         if self._due():  # a resumed run too: its evaluation may have been what failed, or was cut off
@@ -113,11 +126,12 @@ class Training:
         with signals.held_back() as received:
             self.report.begin("distil", settings.steps, self.step)
             while self.step < settings.steps:
-                losses, grad_norm = self._optimizer_step(objective, next(batches))
-                self.step += 1
-                self.ema.update(self.accelerator.unwrap_model(self.student), self.step)
-                stop = self._log(losses, grad_norm, received)
-                if stop or self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
+                self._optimizer_step(objective, next(batches), received)
+                saves = self.step % settings.checkpoint_every == 0 or self.step == settings.steps
+                stop = 0
+                while len(self.late) > (0 if saves or self._due() else 1):  # the figures of the step before this one
+                    stop = max(stop, self._log(*self.late.take()))
+                if stop or saves:
                     self.last = self._save()
                     if stop:
                         raise signals.Interrupted(stop, self.last)
@@ -126,13 +140,17 @@ class Training:
             self.report.end()
             if received:
                 raise signals.Interrupted(received[0], self.last)
-        return Trained(self.recipe, self.parts, self.prepared, self.ema.module.network, self.step)
+        return self._trained()
+
+    def _trained(self) -> Trained:
+        student, F_teacher = self.placed.whole(self.F_teacher, self.device, main=self.accelerator.is_main_process)
+        return Trained(self.recipe, replace(self.parts, F_teacher=F_teacher), self.prepared, student, self.step)
 
     def _due(self) -> bool:
         return self.step % self.recipe.train.evaluate_every == 0 or self.step >= self.recipe.train.steps
 
     def _batches(self, purpose: str, seed: int, first: int) -> Iterator[list[Batch]]:
-        """The micro-batches of this process for step `first`, `first` + 1, ..."""
+        """The micro-batches of this process for step `first`, `first` + 1, ..., on the host."""
         d, device = self.draws, self.device
         loader = data.batches(
             self.data, batch=d.batch, micro=d.micro, rank=d.rank, world=d.world,
@@ -144,49 +162,52 @@ class Training:
                 x_0, ids = next(loader)
                 if flip.any():
                     x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-                cond = on(self.given(ids, chance), device)
-                step.append((x_0.to(device), z.to(device), t.to(device), cond))
+                batch: Batch = (x_0, z, t, self.given(ids, chance))
+                step.append(pinned(batch) if device.type == "cuda" else batch)
             yield step
             first += 1
 
-    def _optimizer_step(self, objective: Objective, batches: list[Batch]) -> tuple[list[Loss], float]:
+    def _optimizer_step(self, objective: Objective, batches: list[Batch], received: list[int]) -> None:
+        """One step, launched: nothing here waits for the device. The figures follow by `self.late`."""
         settings, losses = self.recipe.optimizer, []
         for group in self.optimizer.param_groups:
             group["lr"] = optimizer.lr(self.step, self.recipe.train.steps, settings)
-        for i, (x_0, z, t, cond) in enumerate(batches):
-            last = i == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.student):
-                loss = objective(
-                    self.student, self.network, self.F_teacher, self.derivative, x_0, z, t, cond, self.step
-                )
-                self.accelerator.backward(loss.total / len(batches))
-            losses.append(loss)
+        for i, batch in enumerate(batches):
+            x_0, z, t, cond = to_device(batch, self.device)
+            with parallel.accumulating(self.accelerator, self.student, last=i == len(batches) - 1):
+                loss = objective(self.student, self.F_teacher, x_0, z, t, cond, self.step)
+                (loss.total / len(batches)).backward()
+            losses.append(replace(loss, total=loss.total.detach()))
         limit = math.inf if settings.grad_clip is None else settings.grad_clip
-        grad_norm = float(self.accelerator.clip_grad_norm_(self.student.parameters(), limit))
-        if math.isfinite(grad_norm):  # else the weights stay as they were, and _log stops the run
-            self.optimizer.step()
+        grad_norm = parallel.clip(self.student.parameters(), limit)
+        self.optimizer.step()
         self.optimizer.zero_grad()
-        return losses, grad_norm
+        self.step += 1
+        self.ema.update(self.whole.student, self.step)
+        signal = float(received[0] if received else 0)
+        self.late.put(self.step, self._everywhere(records.columns_of(losses, grad_norm, signal)))
 
-    def _log(self, losses: list[Loss], grad_norm: float, received: list[int]) -> int:
+    def _everywhere(self, figures: Tensor) -> Tensor:
+        gathered: Tensor = self.accelerator.gather(figures)
+        return gathered
+
+    def _log(self, step: int, figures: Tensor) -> int:
         """Write a line of metrics; return the signal that any process got. Raises when a figure is not finite."""
-        loss = torch.stack([x.total.detach() for x in losses]).mean().float()
-        signal = torch.tensor(float(received[0] if received else 0), device=self.device)
-        gathered: Any = self.accelerator.gather(torch.stack([loss, signal])[None])
-        columns = {k: self.accelerator.gather(v) for k, v in records.columns_of(losses).items()}
-        figures = {"loss": float(gathered[:, 0].mean()), "grad_norm": grad_norm}
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.records.write({"step": self.step, **figures, "lr": lr, **records.buckets(columns)})
-        for name, value in figures.items():
+        line, signal = records.line_of(figures)
+        lr = optimizer.lr(step - 1, self.recipe.train.steps, self.recipe.optimizer)
+        shown = {name: line[name] for name in ("loss", "grad_norm")}
+        self.records.write({"step": step, **shown, "lr": lr, **line})
+        for name, value in shown.items():
             if not math.isfinite(value):
                 fix = f"Lower optimizer.lr and --resume {self.last}."
-                raise UserError(f"The {name} is {value} at step {self.step}.", fix, code=1)
-        self.report.advance(self.step, figures)
-        return int(gathered[:, 1].max())
+                raise UserError(f"The {name} is {value} at step {step}.", fix, code=1)
+        self.report.advance(step, shown)
+        return signal
 
     def _evaluate(self) -> None:
         """Compare the EMA student with its teacher, save a preview, and stop a run that fails by these figures."""
-        student, (one, two) = self.comparison.measure(self.ema.module.network)
+        with self.ema.on(self.device) as average:
+            student, (one, two) = self.comparison.measure(average.network)
         teacher: Figures = self.comparison.teacher
         self.records.write({"step": self.step, "student": asdict(student), "teacher": asdict(teacher)})
         if self.records.main:
@@ -216,13 +237,18 @@ class Training:
             )
 
     def _save(self) -> Path:
-        state = {"step": self.step, "smooth_time": self.width, "start": self.start, "made_with": _identity(self.recipe)}
+        state = {
+            "step": self.step,
+            "smooth_time": self.width,
+            "start": self.start,
+            "made_with": checkpoint.identity(self.recipe),
+        }
         folder, keep = self.out / "checkpoints", self.recipe.train.keep_checkpoints
-        return checkpoint.save(self.accelerator, folder, self.ema, state, keep)
+        return checkpoint.save(self.accelerator, folder, self.whole, state, keep)
 
     def _fingerprint(self) -> list[float]:
         """The float64 sum of every parameter: it shows whether a single entry of it moved."""
-        sums = [p.detach().sum(dtype=torch.float64) for p in self.network.parameters()]
+        sums = [parallel.whole(p.detach().sum(dtype=torch.float64)) for p in self.network.parameters()]
         return torch.stack(sums).tolist()
 
     def _moved(self) -> float:
@@ -235,43 +261,8 @@ class Training:
         before = prefit.relative_error(self.network, self.F_teacher, x_t, t, cond)
         prefit.fit(
             self.accelerator, self.student, self.F_teacher,
-            self._batches("pre-fit", self.recipe.train.seed + 1, 0),
+            ahead(self._batches("pre-fit", self.recipe.train.seed + 1, 0)),
             total=settings.prefit_steps, lr=settings.prefit_lr, report=self.report,
         )  # fmt: skip
         after = prefit.relative_error(self.network, self.F_teacher, x_t, t, cond)
         self.report.say(f"pre-fit to v prediction: relative error of F {before:.3g} -> {after:.3g}")
-
-
-def _accelerator(recipe: config.Recipe) -> Accelerator:
-    """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
-    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
-    cpu = recipe.train.device == "cpu" or not torch.cuda.is_available()
-    wait = InitProcessGroupKwargs(timeout=WAIT)
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait])
-    if accelerator.gradient_accumulation_steps != 1:
-        raise UserError(
-            "Accelerate's configuration asks for gradient accumulation.",
-            "Set it to 1 there, and train.micro_batch_size in the recipe.",
-        )
-    return accelerator
-
-
-def _identity(recipe: config.Recipe) -> dict[str, Any]:
-    """The settings that decide what a checkpoint's weights mean."""
-    return {
-        "teacher": recipe.teacher.model_dump(mode="json"),
-        "objective.sigma_d": recipe.objective.sigma_d,
-        "objective.weighting": recipe.objective.weighting,
-        "guidance": recipe.guidance.model_dump(mode="json"),
-        "adapt.output": recipe.adapt.output,
-        "adapt.smooth_time": recipe.adapt.smooth_time,
-    }
-
-
-def _same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | None) -> None:
-    for key, value in _identity(recipe).items():
-        if state["made_with"][key] != value:
-            raise UserError(
-                f"{resume} was made with {key}={state['made_with'][key]}, the recipe says {value}.",
-                "Set it back, or start a new run with -o.",
-            )

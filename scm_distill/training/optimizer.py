@@ -18,6 +18,8 @@ def build(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> tor
     }
     s = settings
     arguments = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
+    if s.name != "radam":  # the other two come in one kernel; RAdam takes all tensors at once on a GPU by itself
+        arguments["fused"] = True
     return kinds[s.name](parameters, **arguments)  # type: ignore[arg-type]
 
 

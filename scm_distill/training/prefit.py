@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from scm_distill.errors import UserError
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models.student import Cond, Network
+from scm_distill.training.feed import Batch, to_device
+from scm_distill.training.parallel import accumulating, clip
 from scm_distill.training.report import Reporter
 
 FINAL_LR = 0.1  # share of the learning rate left at the last step
+LOOK = 20  # steps between looks at the loss, for each of which the host waits for the device
 
 
 def relative_error(F: Network, F_teacher: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
@@ -31,7 +34,7 @@ def fit(
     accelerator: Accelerator,
     student: nn.Module,
     F_teacher: Network,
-    steps: Iterator[list[tuple[Tensor, Tensor, Tensor, Cond]]],
+    steps: Iterator[list[Batch]],
     *,
     total: int,
     lr: float,
@@ -45,19 +48,23 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 - (1 - FINAL_LR) * step / total)
         micro_batches = next(steps)
-        value = 0.0
-        for x_0, z, t, cond in micro_batches:
+        total_loss = torch.zeros(())
+        for i, batch in enumerate(micro_batches):
+            x_0, z, t, cond = to_device(batch, accelerator.device)
             x = diffuse(x_0, z, t.to(x_0.dtype)) / F_teacher.sigma_d
             with torch.no_grad():
                 target = F_teacher(x, t, cond)
-            F_theta, w_phi = student(x, t, cond)
+            F_theta, _, w_phi = student(x, t, cond)
             loss = (F_theta - target).square().mean() / len(micro_batches)
-            accelerator.backward(loss + 0 * w_phi.sum())  # w_phi takes part, or DDP waits for its gradient
-            value += loss.item()
-        if not math.isfinite(value):
-            raise UserError(f"The pre-fit loss is {value} at step {step}.", "Lower adapt.prefit_lr.", code=1)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            with accumulating(accelerator, student, last=i == len(micro_batches) - 1):
+                (loss + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
+            total_loss = total_loss.to(loss.device) + loss.detach()
+        clip(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        report.advance(step + 1, {"loss": value})
+        if (step + 1) % LOOK == 0 or step + 1 == total:
+            value = float(total_loss)
+            if not math.isfinite(value):
+                raise UserError(f"The pre-fit loss is {value} at step {step}.", "Lower adapt.prefit_lr.", code=1)
+            report.advance(step + 1, {"loss": value})
     report.end()

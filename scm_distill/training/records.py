@@ -37,14 +37,24 @@ class Records:
             grid(images, len(images) // len(rows)).save(self.folder / "samples" / f"step-{step:06d}.png")
 
 
-def columns_of(losses: list[Loss]) -> dict[str, Tensor]:
-    """The per-sample figures of all micro-batches, each (B,)."""
-    return {
-        "t": torch.cat([x.t for x in losses]).float(),
-        "tangent": torch.cat([x.tangent_norm for x in losses]).float(),
-        "derivative": torch.cat([x.derivative_norm for x in losses]).float(),
-        "gap": torch.cat([x.teacher_gap for x in losses]).float(),
-    }
+COLUMNS = ("loss", "grad_norm", "signal", "t", "tangent", "derivative", "gap")
+
+
+def columns_of(losses: list[Loss], grad_norm: Tensor, signal: float) -> Tensor:
+    """The figures of all micro-batches of a process, (B, len(COLUMNS)): of the step, of its process, of each sample."""
+    t = torch.cat([x.t for x in losses]).float()
+    loss = torch.stack([x.total for x in losses]).mean().float()
+    kinds = ([x.tangent_norm for x in losses], [x.derivative_norm for x in losses], [x.teacher_gap for x in losses])
+    per_sample = [torch.cat(parts).float() for parts in kinds]
+    of_step = [loss.expand_as(t), grad_norm.float().expand_as(t), torch.full_like(t, signal)]
+    return torch.stack([*of_step, t, *per_sample], 1)
+
+
+def line_of(figures: Tensor) -> tuple[dict[str, Any], int]:
+    """A line of metrics out of the rows of `columns_of` of all processes, and the signal that any of them got."""
+    columns = dict(zip(COLUMNS, figures.T.contiguous(), strict=True))
+    line = {"loss": float(columns["loss"].mean()), "grad_norm": float(columns["grad_norm"][0])}
+    return {**line, **buckets(columns)}, int(columns["signal"].max())
 
 
 def buckets(columns: dict[str, Tensor]) -> dict[str, list[float | None]]:

@@ -266,7 +266,7 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
         if name != "recipes"
     }
     assert surface == {
-        "train": {"--set", "-s", "--out", "-o", "--resume", "--dry-run", "--json"},
+        "train": {"--set", "-s", "--out", "-o", "--resume", "--num-processes", "--dry-run", "--json"},
         "inspect": {"-s", "--set", "--export-check", "--json"},
         "sample": {
             "-p", "--prompt", "-n", "--number", "--seed", "--steps", "--classes", "--grid", "--compare", "--out", "-o",

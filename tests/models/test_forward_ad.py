@@ -6,7 +6,8 @@ from conftest import tiny_net
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scm_distill.models.forward_ad import central_difference, jvp
+from scm_distill.models.derivatives import central_difference
+from scm_distill.models.forward_ad import jvp
 
 B = 3
 
@@ -100,7 +101,7 @@ def test_an_operator_without_a_forward_derivative_is_named() -> None:
 
 
 def test_the_difference_follows_the_flow() -> None:
-    """F = x has dF/dt = dx/dt / sigma_d, so cos t sin t times that is exact up to O(h^2)."""
-    x_t, dxdt, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.linspace(0.1, 1.4, 4).double()
-    got = central_difference(lambda x, _: x, x_t, dxdt, t, sigma_d=0.5, h=1e-3)
-    assert torch.allclose(got, (t.cos() * t.sin())[:, None] * dxdt / 0.5, rtol=1e-6)
+    """F = x has dF/dt = dx/dt, so cos t sin t times that is exact up to O(h^2)."""
+    x, v, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.linspace(0.1, 1.4, 4).double()
+    got = central_difference(lambda x, t, cond: x, x, t, {}, v, h=1e-3)
+    assert torch.allclose(got, (t.cos() * t.sin())[:, None] * v, rtol=1e-6)

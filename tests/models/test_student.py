@@ -39,10 +39,10 @@ def test_times_beyond_the_schedule_are_clamped_to_it() -> None:
 def test_the_weight_starts_at_zero_and_depends_on_t_only(adaptive: bool) -> None:
     student = Student(Network(tiny_net(), DiscreteSchedule(BAR, 1.0), "epsilon", 1.0), adaptive=adaptive)
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.8, 1.5]).double()
-    _, w = student(x, t, {})
+    *_, w = student(x, t, {})
     assert torch.equal(w, torch.zeros(3))
     if adaptive:
         torch.nn.init.normal_(student.weight.linear.weight)
-        (_, w), (_, again) = student(x, t, {}), student(0 * x, t, {})
+        (*_, w), (*_, again) = student(x, t, {}), student(0 * x, t, {})
         assert torch.equal(w, again)
         assert len(w.unique()) == 3

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from scm_distill import config
 from scm_distill.errors import UserError
-from scm_distill.models import forward_ad
+from scm_distill.models import dual
 from scm_distill.training import checkpoint, loop, signals
 from scm_distill.training.report import Silent
 
@@ -149,17 +149,15 @@ def test_v_prediction_needs_no_pre_fit(run: Run) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_weights(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = forward_ad.jvp
+    original = dual.one_pass
 
     def poisoned(*args: Any) -> Any:
         primal, tangent = original(*args)
         return primal, tangent * float("nan")
 
-    from scm_distill.training import derivative
-
     def arm(step: int) -> None:
         if step == 2:
-            monkeypatch.setattr(derivative, "jvp", poisoned)
+            monkeypatch.setattr(dual, "one_pass", poisoned)
 
     with pytest.raises(UserError, match="nan at step 3") as caught:
         run(listener=Listener(arm))
@@ -218,7 +216,7 @@ def test_tangents_that_disagree_stop_before_the_first_step(run: Run) -> None:
 
 def test_a_damaged_checkpoint_is_named(run: Run) -> None:
     _, out = run()
-    (out / "checkpoints" / "step-4" / "model.safetensors").write_bytes(b"torn")
+    (out / "checkpoints" / "step-4" / "student.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"step-4 cannot be loaded"):
         run(resume="auto")
     (out / "checkpoints" / "step-4" / "state.json").write_text("{")

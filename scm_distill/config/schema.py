@@ -1,20 +1,12 @@
-"""A recipe: YAML in, frozen pydantic models out; unknown keys are errors with a guess. Knows no torch.
+"""The settings of a recipe, with their defaults, units and sources; frozen, and strict about names. Knows no torch.
 
 Units: steps are optimizer steps, batch sizes are global (summed over processes), times are radians, images in [-1, 1].
 """
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from scm_distill.errors import UserError
-
-_PACKAGED = Path(__file__).parent / "recipes"  # in a wheel; in a checkout the folder lies beside the package
-RECIPES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "recipes"
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -33,6 +25,9 @@ class Teacher(Section):
     pipeline: str | None = Field(None, description="of a single .safetensors file: the diffusers class that reads it")
     config: str | None = Field(None, description="of a single file: folder or Hub id with the parts' configuration")
     allow_pickle: bool = Field(False, description="load .bin weights too; only from a source that you trust")
+    dtype: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="of its frozen weights; bf16 halves their memory, int8 (torchao) quarters it"
+    )
 
 
 class Data(Section):
@@ -118,7 +113,22 @@ class Train(Section):
     batch_size: PositiveInt = Field(description="images per optimizer step, summed over processes")
     micro_batch_size: PositiveInt | None = Field(None, description="images at a time and process; the rest accumulates")
     seed: int = Field(0, ge=0)
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the denoiser; weights and time stay float32")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the denoiser's products; the trained weights and the time stay float32"
+    )
+    tf32: bool = Field(
+        False, description="TF32 products in float32 parts (CUDA); tangents are then off by 1e-3 to 6e-3"
+    )
+    memory: Literal["auto", "fast", "lean"] = Field(
+        "auto", description="lean recomputes activations in the backward; auto: only if fast does not fit"
+    )
+    compile: Literal["off", "blocks", "step"] = Field(
+        "off", description="torch.compile each block, or the whole pass; checked against eager before step 0"
+    )
+    shard: Literal["off", "student", "all"] = Field(
+        "off", description="FSDP2 over the processes: student with its optimizer and EMA, or the teacher too"
+    )
+    offload: tuple[Literal["teacher", "ema"], ...] = Field((), description="what waits in host memory")
     device: Literal["auto", "cpu"] = "auto"
     threads: PositiveInt | None = Field(None, description="CPU threads; null leaves them to torch")
     ema_std: Annotated[float, Field(gt=0, lt=0.2886)] = Field(0.05, description="relative width of the EMA; paper 0.05")
@@ -174,125 +184,20 @@ class Recipe(Section):
             raise ValueError(f"guidance.scale {list(scale)} is no range from low to high")
         if (self.objective.tangent, self.train.precision) == ("difference", "bf16"):
             raise ValueError("objective.tangent=difference needs train.precision=fp32")
+        if self.objective.tangent == "difference" and (self.train.compile != "off" or self.train.tf32):
+            raise ValueError("objective.tangent=difference needs train.compile=off and train.tf32=false")
+        if self.train.compile == "step" and (self.train.memory == "lean" or self.train.shard != "off"):
+            raise ValueError(
+                "train.compile=step needs train.memory=fast or auto and train.shard=off; blocks is for those"
+            )
+        if self.teacher.dtype != "fp32" and self.train.precision == "fp32":
+            raise ValueError(f"teacher.dtype={self.teacher.dtype} needs train.precision=bf16")
+        if self.train.shard == "all" and self.teacher.dtype == "int8":
+            raise ValueError("train.shard=all cannot share out a teacher.dtype=int8")
+        if self.train.shard != "off" and "ema" in self.train.offload:
+            raise ValueError("train.shard shares out the EMA already: leave it out of train.offload")
+        if self.train.shard == "all" and "teacher" in self.train.offload:
+            raise ValueError("train.offload=[teacher] and train.shard=all both move the teacher: choose one")
         if self.guidance.dropout and scale is None:
             raise ValueError("guidance.dropout needs guidance.scale: without guidance there is no unconditional half")
         return self
-
-
-def names() -> list[str]:
-    """The packaged recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def path_of(recipe: str) -> Path:
-    """The file of a packaged recipe's name or of a path. Raises UserError when there is none."""
-    if recipe in names():
-        return RECIPES / f"{recipe}.yaml"
-    path = Path(recipe).expanduser()
-    if path.is_file():
-        return path
-    near = _nearest(recipe, names())
-    guess = f" Did you mean {near!r}?" if near else ""
-    raise UserError(
-        f"There is no recipe {recipe!r}.{guess}",
-        f"Give the path of a .yaml file, or one of the packaged recipes: {', '.join(names())}.",
-    )
-
-
-def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path; `overrides` are KEY=VALUE with dotted keys, and beat the file, left to right."""
-    path = path_of(recipe)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no readable YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")
-    return parse(content, overrides)
-
-
-def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe out of nested settings, changed by `overrides`. Raises UserError."""
-    for override in overrides:
-        _set(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = [_explain(detail) for detail in error.errors()]
-        text = "; ".join(problems)
-        end = "" if text.endswith("?") else "."
-        raise UserError(text + end, "See `scm-distill recipes schema` for every setting.") from error
-
-
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every setting written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as `key old -> new`."""
-    a, b = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
-    return [f"{key} {a[key]} -> {b[key]}" for key in a if a[key] != b[key]]
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _set(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"-s {override!r} is no KEY=VALUE.", "Write for example -s optimizer.lr=3e-4.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"The value of -s {override!r} is no YAML.", "Quote it, for example -s 'data.source=\"a: b\"'."
-        ) from error
-    for part in parts[:-1]:
-        child = content.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise UserError(
-                f"{key}: {part} is a setting, not a section.{_guess(key)}", "See `scm-distill recipes schema`."
-            )
-        content = child
-    content[parts[-1]] = value
-
-
-def _explain(detail: Any) -> str:
-    key = ".".join(
-        str(part) for part in detail["loc"] if not str(part).startswith(("literal", "function", "constrained"))
-    )
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown setting{_guess(key)}"
-    if detail["type"] == "missing":
-        return f"{key}: required"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{key}: {message}, not {detail['input']!r}" if key else message
-
-
-def _guess(key: str) -> str:
-    known = [name for name, _ in _keys(Recipe)]
-    near = _nearest(key, known) or _nearest(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
-    full = next((name for name in known if name == near or name.rpartition(".")[2] == near), None)
-    return f"; did you mean {full!r}?" if full else ""
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield f"{prefix}{name}", field
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def _nearest(word: str, words: Sequence[str]) -> str | None:
-    found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return found[0] if found else None

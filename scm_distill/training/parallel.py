@@ -1,0 +1,202 @@
+"""Processes and devices: DDP, FSDP2, and what waits in host memory.
+
+Accelerate starts the process group and wraps for DDP. FSDP2 is torch's own `fully_shard`, unit by unit the blocks of
+the network: Accelerate has it for GPUs only, and its bf16 policy rounds the time, which makes the tangent half wrong.
+"""
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from scm_distill import config
+from scm_distill.errors import UserError
+from scm_distill.models.dual import blocks
+from scm_distill.models.ema import PowerEMA
+from scm_distill.models.student import Cond, Network, Student
+from scm_distill.training.report import Reporter
+
+WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
+
+
+def accelerator(recipe: config.Recipe) -> Accelerator:
+    """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
+    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
+    cpu = recipe.train.device == "cpu" or not torch.cuda.is_available()
+    wait = InitProcessGroupKwargs(timeout=WAIT)
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    made = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait, ddp])
+    if made.gradient_accumulation_steps != 1:
+        raise UserError(
+            "Accelerate's configuration asks for gradient accumulation.",
+            "Set it to 1 there, and train.micro_batch_size in the recipe.",
+        )
+    if recipe.train.shard != "off" and made.num_processes == 1:
+        raise UserError(
+            f"train.shard={recipe.train.shard} needs several processes, this is one.",
+            "Start them with --num-processes N, or set train.shard=off.",
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
+    return made
+
+
+def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[nn.Module]:
+    """The blocks that FSDP2 may gather one by one: those of which no part is called while the block is not."""
+    running: list[nn.Module] = []
+    strays: list[nn.Module] = []
+    handles = []
+    for block in blocks(network.net):
+        handles += [
+            block.register_forward_pre_hook(lambda m, _: running.append(m)),
+            block.register_forward_hook(lambda _, __, ___: running.pop() and None),
+        ]
+        for part in block.modules():
+            if part is not block:
+                handles.append(
+                    part.register_forward_pre_hook(
+                        lambda _, __, block=block: strays.append(block) if block not in running else None
+                    )
+                )
+    here = next(network.parameters()).device
+    with torch.no_grad():
+        network.to(x.device)(x, t, cond)
+    network.to(here)
+    for handle in handles:
+        handle.remove()
+    return [block for block in blocks(network.net) if block not in strays]
+
+
+def shard(modules: list[nn.Module], root: nn.Module, device: torch.device, world: int) -> nn.Module:
+    """Share out the parameters of `root` in place: each of `modules` is gathered when it runs, and freed after it.
+
+    In float32: autocast narrows the gathered weights, and no input, so the time stays exact. The hooks of `root` must
+    see plain tensors, no pairs.
+    """
+    mesh = init_device_mesh(device.type, (world,))
+    for unit in [*modules, root]:
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+    return root.to(device)
+
+
+def replicate(made: Accelerator, student: Student) -> nn.Module:
+    """The student in DDP, or as it is in a single process."""
+    wrapped: nn.Module = made.prepare(student)
+    if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+        wrapped.broadcast_buffers = False  # they are constants
+    return wrapped
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The student as its `forward` is called for training, and the EMA beside it; `bones` where they are shared out."""
+
+    wrapped: nn.Module
+    ema: PowerEMA[Student]
+    bones: tuple[Network, Network] | None
+
+    def whole(self, F_teacher: Network, device: torch.device, *, main: bool) -> tuple[Network, Network]:
+        """The EMA student and the teacher, whole in the main process; a collective."""
+        average = self.ema.module.network
+        if self.bones is None:
+            return average.to(device), F_teacher
+        if isinstance(F_teacher, FSDPModule):
+            F_teacher = gathered(F_teacher, self.bones[1], device, main=main)
+        return gathered(average, self.bones[0], device, main=main), F_teacher
+
+
+def place(
+    made: Accelerator,
+    student: Student,
+    F_teacher: Network,
+    recipe: config.Recipe,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    report: Reporter,
+) -> Placed:
+    """Student and EMA on their devices, whole (in DDP where there are several processes) or shared out.
+
+    `x_t`, `t` and `cond` are a sample or more, to see how the network runs.
+    """
+    settings, world = recipe.train, made.num_processes
+    one = (x_t[:1] / student.network.sigma_d, t[:1], {name: value[:1] for name, value in cond.items()})
+    if settings.shard == "off":
+        student.to(made.device)
+        if world > 1 and (idle := freeze_idle(student, *one)):
+            report.say(f"frozen, since F does not depend on them: {', '.join(idle)}")
+        ema = PowerEMA(student, settings.ema_std, torch.device("cpu") if "ema" in settings.offload else None)
+        return Placed(replicate(made, student), ema, None)
+    bones = skeleton(student.network), skeleton(F_teacher)
+    ema = PowerEMA(student, settings.ema_std)
+    average = ema.module.network
+    modules = [units(network, *one) for network in (student.network, average, F_teacher)]
+    wrapped = shard(modules[0], student, made.device, world)
+    shard(modules[1], average, made.device, world)
+    if ema.module.weight is not None:  # it never runs, but must be laid out as the student's
+        shard([], ema.module.weight, made.device, world)
+    if settings.shard == "all":
+        shard(modules[2], F_teacher, made.device, world)
+    return Placed(wrapped, ema, bones)
+
+
+def freeze_idle(student: Student, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Freeze what has no part in F, for which DDP would wait in every step; the names."""
+    F_theta, _, w_phi = student(x, t, cond)
+    (F_theta.square().mean() + w_phi.sum()).backward()
+    idle = [name for name, p in student.named_parameters() if p.grad is None and p.requires_grad]
+    for p in student.parameters():
+        p.requires_grad_(p.grad is not None)
+        p.grad = None
+    return idle
+
+
+def accumulating(made: Accelerator, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    """Around a backward: gradients are exchanged in the `last` one of a step only."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(last)
+        return nullcontext()
+    return nullcontext() if last else made.no_sync(wrapped)
+
+
+def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients to a norm of at most `limit`; the norm they had, without waiting for the device."""
+    total = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+    return whole(total)
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that may be shared out, gathered; a collective then."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole `value`, laid out as `like`."""
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+def skeleton(network: Network) -> Network:
+    """A copy of `network` without weights, of which `gathered` makes a whole one after sharding."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()}
+    return copy.deepcopy(network, memo)
+
+
+def gathered(sharded: Network, bones: Network, device: torch.device, *, main: bool) -> Network:
+    """A whole network out of a sharded one, in the main process; a collective. Other processes get an empty one."""
+    shares = dict(sharded.named_parameters())
+    for name, empty in list(bones.named_parameters()):
+        value = whole(shares[name].detach())
+        if main:
+            owner, _, leaf = name.rpartition(".")
+            setattr(bones.get_submodule(owner), leaf, nn.Parameter(value.to(device), empty.requires_grad))
+    return bones.to(device) if main else bones
