@@ -12,6 +12,7 @@ from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.training import build, checkpoint, dataset, loop, signals
+from scm_distill.training.plan import Planner, available, gib
 from scm_distill.training.report import Reporter, Silent
 
 
@@ -49,12 +50,35 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
         facts["conditions"] = f"{len(source.given)}, by {teacher.reading.stock.driver}"
         facts["guidance"] = str(teacher.rule or teacher.reading.no_guidance)
         facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in parts.verified.items())
+    cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
+    device = torch.device("cuda" if cuda else "cpu")
+    planner, free = _planner(recipe, parts, world, device), available(device)
+    memory = planner.fit(recipe, free)
+    facts["memory a process"] = f"{planner.estimate(recipe, memory)}, {memory} layout"
+    facts["memory free"] = f"{gib(free)} on this machine's {device.type}"
+    if advice := planner.advice(recipe, memory)[:3]:
+        facts["memory advice"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice)
     return {
         **facts,
         "processes": world,
         "steps": recipe.train.steps,
         "epochs": round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
     }
+
+
+def _planner(recipe: config.Recipe, parts: build.Parts, world: int, device: torch.device) -> Planner:
+    """Of the student that this run would begin with, on the conditions of the stock call that was watched."""
+    teacher, F = parts.teacher, parts.F_teacher
+    home = next(F.parameters()).device
+    cond = teacher.cond(torch.zeros(1, dtype=torch.long))
+    if teacher.reading is not None:
+        guided = recipe.guidance.scale is not None or teacher.rule is None
+        given = teacher.reading.witnesses[0].cond
+        cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
+    x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
+    cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
+    student = build.new_student(parts, recipe, x, t, cond, Silent())
+    return Planner(student, F, x, t, cond, device, world)
 
 
 def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 With S = scale Q K^T + mask and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
 O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU a Triton kernel makes them
 (`flash.py`); elsewhere rows are taken in chunks, in plain PyTorch. Where a reverse graph is wanted, a GPU keeps
-PyTorch's fused attention with its own backward and the kernel adds the tangent; elsewhere the backward is chunked too.
+PyTorch's fused attention with its own backward and the kernel adds the tangent; elsewhere the
+backward is PyTorch's for the CPU, or chunked too.
 
 q (B, H, N, D), k (B, H, M, D), v (B, H, M, E); any leading dimensions; a tangent that is None is zero.
 """
@@ -17,7 +18,7 @@ from torch.autograd import forward_ad as fwAD
 
 from scm_distill.models import flash
 
-CHUNK = 2**22  # entries of S at a time
+CHUNK = 2**20  # entries of S at a time; on a GPU, which wants larger products, 16 times as many
 
 
 def _tf32() -> bool:
@@ -32,15 +33,16 @@ def backend(q: Tensor) -> str:
 def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
     """Slices of samples and of query rows whose scores have about CHUNK entries."""
     B, H, N, M = *q.shape[:-1], k.shape[-2]
-    samples = max(1, min(B, CHUNK // (H * M * min(N, 64))))
-    rows = max(1, CHUNK // (samples * H * M))
+    entries = 16 * CHUNK if q.is_cuda else CHUNK
+    samples = max(1, min(B, entries // (H * M * min(N, 64))))
+    rows = max(1, entries // (samples * H * M))
     for b in range(0, B, samples):
         for n in range(0, N, rows):
             yield slice(b, b + samples), slice(n, min(n + rows, N))
 
 
-def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: bool, scale: float) -> Tensor:
-    """P of the queries `rows`, float32 or wider. `q` holds those rows alone, `mask` all."""
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: bool, scale: float) -> Tensor:
+    """S of the queries `rows`, float32 or wider. `q` holds those rows alone, `mask` all."""
     S = scale * q @ k.mT
     if causal:
         row = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
@@ -48,7 +50,7 @@ def _probabilities(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, ca
     if mask is not None:
         part = mask if mask.shape[-2] == 1 else mask[..., rows, :]
         S = S.masked_fill(~part, float("-inf")) if part.dtype == torch.bool else S + part.to(S.dtype)
-    return S.softmax(-1)
+    return S
 
 
 def _of(x: Tensor | None, samples: slice) -> Tensor | None:
@@ -68,14 +70,21 @@ def with_tangent(
     mask: Tensor | None,
     causal: bool,
     scale: float,
+    lse: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """O and dO, exact, in the type of q; O is taken as it is where it is given. All (B, H, ...), `mask` broadcast."""
+    """O and dO, exact, in the type of q; O is taken as it is where it is given. All (B, H, ...), `mask` broadcast.
+
+    `lse` (B, H, N), where given, gets the logarithm of the sum of exp(S) of every row.
+    """
     wide = torch.promote_types(q.dtype, torch.float32)
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device) if o is None else o
     dout = torch.empty_like(out)
     for b, n in _parts(q, k):
         Q, K, V = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide)
-        P = _probabilities(Q, K, _of(mask, b), n, causal=causal, scale=scale)
+        S = _scores(Q, K, _of(mask, b), n, causal=causal, scale=scale)
+        P = S.softmax(-1)
+        if lse is not None:
+            lse[b, :, n] = S.amax(-1) - P.amax(-1).log()
         if o is None:
             O = P @ V  # noqa: E741 - the paper's name
             out[b, :, n] = O.to(out.dtype)
@@ -96,7 +105,7 @@ def with_tangent(
 
 
 class Chunked(torch.autograd.Function):
-    """O with a chunked backward, and dO, which has none."""
+    """O with a backward in memory that grows with N, and dO, which has none."""
 
     @staticmethod
     def forward(
@@ -109,21 +118,30 @@ class Chunked(torch.autograd.Function):
         causal: bool,  # noqa: FBT001 - autograd takes no keywords
         scale: float,
     ) -> tuple[Tensor, Tensor]:
-        o, do = with_tangent(q, k, v, *tangents, mask=mask, causal=causal, scale=scale)
+        fused = q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[-1] == v.shape[-1]
+        lse = q.new_empty(q.shape[:-1]) if fused else None
+        o, do = with_tangent(q, k, v, *tangents, mask=mask, causal=causal, scale=scale, lse=lse)
         ctx.mark_non_differentiable(do)
-        ctx.save_for_backward(q, k, v, o, mask)
+        ctx.save_for_backward(q, k, v, o, mask, lse)
         ctx.causal, ctx.scale = causal, scale
         return o, do
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, o, mask = ctx.saved_tensors
+        q, k, v, o, mask, lse = ctx.saved_tensors
+        if lse is not None:  # PyTorch's own backward for the CPU, of all that the forward would have saved
+            if mask is not None and mask.dtype == torch.bool:
+                mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                g, q, k, v, o, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale
+            )
+            return *grads, None, None, None, None
         wide = torch.promote_types(q.dtype, torch.float32)
         gq = torch.empty_like(q)
         gk, gv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
         for b, n in _parts(q, k):
             Q, K, V, G = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide), g[b, :, n].to(wide)
-            P = _probabilities(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale)
+            P = _scores(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale).softmax(-1)
             gv[b] += P.mT @ G
             inner = (G * o[b, :, n].to(wide)).sum(-1, keepdim=True)
             gS = (G @ V.mT).sub_(inner).mul_(P).mul_(ctx.scale)

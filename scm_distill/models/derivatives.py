@@ -127,9 +127,9 @@ def _whole(F: Velocity, x: Tensor, t: Tensor, cond: Cond, dx: Tensor, dt: Tensor
 
 @cache
 def _compiled_whole() -> Any:
-    return torch.compile(_whole, fullgraph=True)
+    return torch.compile(_whole, fullgraph=True, dynamic=False)
 
 
 @cache
 def _compiled_block() -> Any:
-    return dual.in_level_by(torch.compile(dual.flat_level, fullgraph=True))
+    return dual.in_level_by(torch.compile(dual.flat_level, fullgraph=True, dynamic=False))

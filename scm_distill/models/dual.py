@@ -179,6 +179,7 @@ def _without_graph(
     with torch.no_grad():
         cut = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
         primals, moved, out_spec = in_level(forward, cut, tangents, spec)
+        torch.clear_autocast_cache()  # it would keep a narrow copy of every weight to the end of the pass
     if not torch.is_grad_enabled():
         return primals, moved, out_spec
     where = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.is_floating_point()]

@@ -203,7 +203,7 @@ def _rms_norm(
         wide = torch.promote_types(y.dtype, torch.float32)
         x, dx = plain(x).to(wide), dx.to(wide)
         dims = tuple(range(-len(normalized_shape), 0))
-        smallest = torch.finfo(y.dtype).eps if eps is None else eps
+        smallest = torch.finfo(wide).eps if eps is None else eps
         scale = (x.square().mean(dims, keepdim=True) + smallest).rsqrt()
         hat = x * scale
         dy = scale * (dx - hat * (hat * dx).mean(dims, keepdim=True))

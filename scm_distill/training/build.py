@@ -14,7 +14,7 @@ from scm_distill.maths.schedules import native
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import adapt
-from scm_distill.models.derivatives import tangent_pass
+from scm_distill.models.derivatives import Memory, tangent_pass
 from scm_distill.models.student import Cond, Network
 from scm_distill.training.compare import Comparison
 from scm_distill.training.draws import Draws, generator
@@ -23,6 +23,7 @@ from scm_distill.training.report import Reporter
 from scm_distill.training.verify import verify
 
 PROBE = 256  # noised samples on which the teacher's change is measured
+LATENT_PROBE = 8  # of latents, which are large
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ def micro_batch(recipe: config.Recipe, world: int) -> int:
     return micro or batch // world
 
 
+def at_once(micro: int, memory: Memory) -> int:
+    """The samples that a network without a graph sees at a time; no activations are kept there."""
+    return micro if memory == "lean" else 4 * micro
+
+
 def draws(recipe: config.Recipe, parts: Parts, rank: int, world: int) -> Draws:
     """How this process's share of every step is drawn. Raises UserError when the batch cannot be shared out."""
     settings, objective = recipe.train, recipe.objective
@@ -148,7 +154,7 @@ def comparison(recipe: config.Recipe, parts: Parts, given: Given, device: torch.
 
 def probe(parts: Parts, data: Data, given: Given, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor, Cond]:
     """x_t (B, ...), t (B,) where the teacher was trained, and cond."""
-    n = PROBE if parts.teacher.pixels else 4 * min(draws.micro, PROBE // 4)
+    n = PROBE if parts.teacher.pixels else LATENT_PROBE  # whatever the number of processes and of micro-batches
     together = torch.arange(len(data)) if data.groups is None else (data.groups == data.groups.mode().values).nonzero()
     indices = torch.randint(len(together), (n,), generator=generator(draws.seed, "probe images"))
     x_0, ids = data.__getitems__(together.flatten()[indices].tolist())

@@ -1,9 +1,10 @@
 """Which derivative a run uses, and what is measured on the real network before the first step is taken with it."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from scm_distill.models.derivatives import Derivative, Difference, Memory, OnePa
 from scm_distill.models.dual import blocks
 from scm_distill.models.forward_ad import Float64
 from scm_distill.models.student import Cond, Network, Student
+from scm_distill.training.parallel import whole
 from scm_distill.training.report import Reporter
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
@@ -88,6 +90,11 @@ class Trial:
     cond: Cond
     v: Tensor
 
+    def first(self, n: int) -> "Trial":
+        """The same on the first `n` samples."""
+        cond = {name: value[:n] for name, value in self.cond.items()}
+        return replace(self, x=self.x[:n], t=self.t[:n], cond=cond, v=self.v[:n])
+
     def __call__(self, how: Derivative) -> tuple[Tensor, Tensor]:
         """F and cos t sin t dF/dt by `how`."""
         self.student.derivative = how
@@ -105,7 +112,7 @@ class Trial:
         return F.detach(), cs_dF, grads
 
 
-def choose(trial: Trial, recipe: config.Recipe, memory: Memory, h: float, report: Reporter) -> Derivative:
+def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: float, report: Reporter) -> Derivative:
     """The derivative to train with, after saying what was found on this network.
 
     Raises UserError where JVP and difference disagree: the exact one then follows the wiggles of the time embedding,
@@ -144,17 +151,17 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, h: float, report
                 f"In {kind} the tangent is wrong by {rounded:.0%} (median); allowed are {ROUNDED:.0%}.",
                 "Set train.precision=fp32 and train.tf32=false.",
             )
-    derivative, note = _cheapest(trial, recipe, memory)
+    derivative, note = _cheapest(trial, recipe, memory, micro)
     report.say(f"tangent: {derivative}, attention {backend(trial.x)}; {text}{note}")
     return derivative
 
 
-def _cheapest(trial: Trial, recipe: config.Recipe, memory: Memory) -> tuple[Derivative, str]:
-    """One pass if it gives what two passes give on two samples, else two."""
+def _cheapest(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int) -> tuple[Derivative, str]:
+    """One pass if it gives what two passes give on a few samples, else two."""
     net, settings = trial.student.network.net, recipe.train
-    few = Trial(
-        trial.wrapped, trial.student, trial.x[:2], trial.t[:2], {k: v[:2] for k, v in trial.cond.items()}, trial.v[:2]
-    )
+    few = (
+        trial.first(micro) if settings.compile != "off" else trial.first(2)
+    )  # a compiled pass is made for one number of samples
     modules = blocks(net)
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
     allowed = SAME[trial.student.network.autocast]
@@ -187,5 +194,8 @@ def _apart(a: list[Tensor], b: list[Tensor]) -> float:
     """The relative difference of two gradients."""
     if len(a) != len(b):
         return float("nan")
-    square = sum(((x - y).double().square().sum() for x, y in zip(a, b, strict=True)), torch.zeros(()))
-    return float((square / sum((y.double().square().sum() for y in b), torch.zeros(()))).sqrt())
+    square, whole_square = (
+        sum(float(whole(x.double().square().sum())) for x in parts)
+        for parts in ([x - y for x, y in zip(a, b, strict=True)], b)
+    )
+    return math.sqrt(square / whole_square) if whole_square else math.sqrt(square)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,15 @@ from scm_distill.training import (
     parallel,
     prefit,
     records,
+    shortage,
     signals,
 )
 from scm_distill.training.compare import Comparison, Figures
 from scm_distill.training.feed import Batch, Late, ahead, pinned, to_device
+from scm_distill.training.plan import Planner, available, gib
 from scm_distill.training.report import Reporter
 
+NOTICED = 0.02  # share of a host's free memory that weights must take before it is planned: tracing takes seconds
 UNMOVED = 1e-12  # relative change of the parameters' sums; within the learning rate's warm-up it may round to nothing
 
 
@@ -59,7 +63,7 @@ class Training:
         self.F_teacher = self.parts.F_teacher.to(self.device)
         self.draws = build.draws(recipe, self.parts, self.accelerator.process_index, self.accelerator.num_processes)
         d = self.draws
-        self.F_teacher.chunk = 4 * d.micro  # no activations are kept there, so four times a training batch fits too
+        self.F_teacher.chunk = d.micro  # until the layout is known
         report.say(
             f"processes {d.world}, device {self.device.type}, {recipe.train.precision}, global batch {d.batch} = "
             f"{d.world} x {d.batch // d.world // d.micro} x {d.micro} (processes, accumulation, images), "
@@ -84,8 +88,31 @@ class Training:
             adaptive=recipe.objective.weighting == "adaptive",
         )
         self.F_teacher.to(self.device)
-        frozen.shrink(self.F_teacher, recipe.teacher, x_t, t, cond, report)
         self.network = student.network
+        bones = parallel.skeleton(self.network), parallel.skeleton(self.F_teacher)
+        self.planner = Planner(*bones, x_t / self.network.sigma_d, t, cond, self.device, d.world)
+        memory = self._layout()
+        self.network.chunk = self.F_teacher.chunk = build.at_once(d.micro, memory)
+        with shortage.explained(self.planner, recipe, lambda: self.last):
+            frozen.shrink(self.F_teacher, recipe.teacher, x_t, t, cond, report)
+            self._build(student, memory, state, x_t, t, cond)
+
+    def _layout(self) -> Memory:
+        """The recipe's memory layout; `auto` is fast where that fits into what every process has."""
+        free = torch.tensor([available(self.device)], device=self.device)
+        least = int(parallel.least(self.accelerator, free))
+        planned = self.device.type == "cuda" or 24 * sum(p.numel() for p in self.network.parameters()) > NOTICED * least
+        if not planned:
+            return "lean" if self.recipe.train.memory == "lean" else "fast"
+        memory = self.planner.fit(self.recipe, least)
+        self.report.say(f"memory a process: {self.planner.estimate(self.recipe, memory)}; {gib(least)} are free")
+        return memory
+
+    def _build(
+        self, student: Student, memory: Memory, state: dict[str, Any] | None, x_t: Tensor, t: Tensor, cond: Cond
+    ) -> None:
+        """All that is needed beside the student itself; most of it on the device."""
+        recipe, report = self.recipe, self.report
         self.placed = parallel.place(self.accelerator, student, self.F_teacher, recipe, x_t[:1], t[:1], cond, report)
         self.student, self.ema = self.placed.wrapped, self.placed.ema
         if "teacher" in recipe.train.offload:
@@ -96,22 +123,21 @@ class Training:
         self.optimizer = optimizer.build(student.parameters(), recipe.optimizer)
         self.whole = checkpoint.Whole(student, self.optimizer, self.ema)
         self.step = 0
-        if resume and state:
-            self.whole.load(resume)
+        if self.last and state:
+            self.whole.load(self.last)
             self.step = int(state["step"])
-            report.say(f"resumed {resume} at step {self.step}")
+            report.say(f"resumed {self.last} at step {self.step}")
         self.start = state["start"] if state else self._fingerprint()
 
         x = x_t / self.network.sigma_d
         with torch.no_grad():
             v = self.F_teacher(x, t, cond)
-        memory: Memory = "lean" if recipe.train.memory == "lean" else "fast"
         student.derivative = derivative.choose(
             derivative.Trial(self.student, student, x, t, cond, v),
-            recipe, memory, build.difference_step(self.parts, recipe.objective), report,
+            recipe, memory, self.draws.micro, build.difference_step(self.parts, recipe.objective), report,
         )  # fmt: skip
         self.comparison: Comparison = build.comparison(recipe, self.parts, self.given, self.device)
-        self.records = records.Records(out, self.step, main=self.accelerator.is_main_process)
+        self.records = records.Records(self.out, self.step, main=self.accelerator.is_main_process)
         self.late = Late()
 
     def train(self) -> Trained:
@@ -119,6 +145,11 @@ class Training:
         settings, o = self.recipe.train, self.recipe.objective
         objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
         batches = ahead(self._batches("train", settings.seed, self.step))
+        with shortage.explained(self.planner, self.recipe, lambda: self.last):
+            return self._run(objective, batches)
+
+    def _run(self, objective: Objective, batches: Iterator[list[Batch]]) -> Trained:
+        settings = self.recipe.train
         if self.last is None:
             self.last = self._save()
         if self._due():  # a resumed run too: its evaluation may have been what failed, or was cut off
@@ -258,11 +289,11 @@ class Training:
 
     def _prefit(self, x_t: Tensor, t: Tensor, cond: Cond) -> None:
         settings = self.recipe.adapt
-        before = prefit.relative_error(self.network, self.F_teacher, x_t, t, cond)
+        before = prefit.relative_error(self.student, self.F_teacher, x_t, t, cond)
         prefit.fit(
             self.accelerator, self.student, self.F_teacher,
             ahead(self._batches("pre-fit", self.recipe.train.seed + 1, 0)),
             total=settings.prefit_steps, lr=settings.prefit_lr, report=self.report,
         )  # fmt: skip
-        after = prefit.relative_error(self.network, self.F_teacher, x_t, t, cond)
+        after = prefit.relative_error(self.student, self.F_teacher, x_t, t, cond)
         self.report.say(f"pre-fit to v prediction: relative error of F {before:.3g} -> {after:.3g}")

@@ -174,6 +174,12 @@ def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     return whole(total)
 
 
+def least(made: Accelerator, value: Tensor) -> Tensor:
+    """The smallest of the values (1,) of all processes; on the host its share of each."""
+    everywhere: Tensor = made.gather(value)
+    return everywhere.min() // (1 if made.device.type == "cuda" else made.num_processes)
+
+
 def whole(x: Tensor) -> Tensor:
     """A tensor that may be shared out, gathered; a collective then."""
     return x.full_tensor() if isinstance(x, DTensor) else x

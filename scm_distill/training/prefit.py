@@ -22,11 +22,12 @@ FINAL_LR = 0.1  # share of the learning rate left at the last step
 LOOK = 20  # steps between looks at the loss, for each of which the host waits for the device
 
 
-def relative_error(F: Network, F_teacher: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
-    """rms(F - F_teacher) / rms(F_teacher)."""
+def relative_error(student: nn.Module, F_teacher: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
+    """rms(F - F_teacher) / rms(F_teacher) of a student as it is wrapped for training."""
+    x = x_t / F_teacher.sigma_d
     with torch.no_grad():
-        target = F_teacher(x_t / F.sigma_d, t, cond)
-        error = F(x_t / F.sigma_d, t, cond) - target
+        target = F_teacher(x, t, cond)
+        error = student(x, t, cond)[0] - target
     return float((error.square().mean() / target.square().mean()).sqrt())
 
 
@@ -54,9 +55,9 @@ def fit(
             x = diffuse(x_0, z, t.to(x_0.dtype)) / F_teacher.sigma_d
             with torch.no_grad():
                 target = F_teacher(x, t, cond)
-            F_theta, _, w_phi = student(x, t, cond)
-            loss = (F_theta - target).square().mean() / len(micro_batches)
             with accumulating(accelerator, student, last=i == len(micro_batches) - 1):
+                F_theta, _, w_phi = student(x, t, cond)
+                loss = (F_theta - target).square().mean() / len(micro_batches)
                 (loss + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
             total_loss = total_loss.to(loss.device) + loss.detach()
         clip(parameters, 1.0)

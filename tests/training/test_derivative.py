@@ -1,0 +1,190 @@
+"""Which derivative a run takes, and why not another."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_net
+
+from scm_distill import config
+from scm_distill.errors import UserError
+from scm_distill.maths.schedules import DiscreteSchedule
+from scm_distill.models import adapt
+from scm_distill.models.derivatives import Derivative, Difference, OnePass, TwoPasses
+from scm_distill.models.student import Network, Student
+from scm_distill.training import derivative
+from scm_distill.training.derivative import Trial, choose
+from scm_distill.training.report import Silent
+
+BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+WIDTH = 20.0
+
+
+class Listener(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said = ""
+
+    def say(self, text: str) -> None:
+        self.said += text
+
+
+def trial(net: torch.nn.Module | None = None, dtype: torch.dtype | None = None, *, width: float = WIDTH) -> Trial:
+    g = torch.Generator().manual_seed(0)
+    x, v = (torch.randn(4, 1, 8, 8, generator=g) for _ in range(2))
+    t = torch.linspace(0.3, 1.4, 4).double()
+    network = Network(tiny_net() if net is None else net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0)
+    if net is None:
+        adapt.prepare(network, x, t, {})
+        adapt.set_width(network.net, width)
+    network.autocast = dtype
+    student = Student(network, adaptive=True)
+    return Trial(student, student, x, t, {}, v)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, recipe_of: Any) -> Any:
+    (tmp_path / "recipe.yaml").write_text(recipe_of("teacher"))
+    return lambda *overrides: config.read(str(tmp_path / "recipe.yaml"), overrides)
+
+
+def chosen(trial: Trial, recipe: config.Recipe, memory: Any = "fast") -> tuple[Derivative, str]:
+    listener = Listener()
+    return choose(trial, recipe, memory, 2, 0.02, listener), listener.said
+
+
+@pytest.mark.parametrize("memory", ["fast", "lean"])
+def test_one_pass_is_taken_and_said(recipe: Any, memory: str) -> None:
+    found, said = chosen(trial(), recipe(), memory)
+    assert isinstance(found, OnePass)
+    assert found.memory == memory
+    assert found.blocks
+    assert f"tangent: exact JVP, one pass, {memory} memory, attention exact in chunks; JVP and central" in said
+    assert "would not do" not in said
+
+
+def test_no_gradient_and_no_patch_is_left(recipe: Any) -> None:
+    given = trial()
+    chosen(given, recipe())
+    assert all(p.grad is None for p in given.student.parameters())
+    assert not any("forward" in module.__dict__ for module in given.student.modules())
+
+
+def test_a_difference_is_taken_where_asked_for(recipe: Any) -> None:
+    found, said = chosen(trial(), recipe("objective.tangent=difference"))
+    assert found == Difference(0.02)
+    assert "central difference as asked" in said
+
+
+def test_a_time_embedding_too_rough_for_a_difference_is_refused_unless_chosen(recipe: Any) -> None:
+    with pytest.raises(UserError, match="too rough"):
+        chosen(trial(width=0.0), recipe())
+    assert isinstance(chosen(trial(width=0.0), recipe("objective.tangent=jvp"))[0], OnePass)
+
+
+class Smooth(torch.nn.Module):
+    """A network whose time is rounded by autocast, or which goes through `via`."""
+
+    def __init__(self, via: Any = None) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(1, 1, 1, dtype=torch.float32)
+        torch.nn.init.constant_(self.layer.weight, 0.7)
+        torch.nn.init.constant_(self.layer.bias, 0.1)
+        self.via = via
+
+    def forward(self, x: torch.Tensor, k: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
+        wave = (k[:, None, None, None] / 100).sin()
+        return (self.layer(x) * wave if self.via is None else self.layer(self.via(x)) * wave,)
+
+
+class Narrow(Smooth):
+    """Casts its time to the dtype of its products, and reads it with a fast wave."""
+
+    def forward(self, x: torch.Tensor, k: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
+        y = self.layer(x)
+        return (y.float() * (3 * k).to(y.dtype)[:, None, None, None].float().sin(),)
+
+
+def test_a_network_that_rounds_its_time_is_refused(recipe: Any) -> None:
+    sound = trial(dtype=torch.bfloat16)
+    assert "bf16 moves the tangent by" in chosen(sound, recipe("train.precision=bf16"))[1]
+    assert sound.student.network.autocast is torch.bfloat16
+    with pytest.raises(UserError, match="In bf16 the tangent is wrong by"):
+        chosen(trial(Narrow(), torch.bfloat16), recipe("train.precision=bf16", "objective.tangent=jvp"))
+
+
+def test_an_operator_that_takes_no_pairs_makes_it_two_passes(recipe: Any) -> None:
+    def by_hand(x: torch.Tensor) -> torch.Tensor:
+        if type(x) is not torch.Tensor:
+            raise NotImplementedError("by hand")
+        return 2 * x
+
+    found, said = chosen(trial(Smooth(by_hand)), recipe())
+    assert isinstance(found, TwoPasses)
+    assert "two passes" in said
+    assert "one pass would not do (NotImplementedError: by hand)" in said
+
+
+class Opaque(torch.autograd.Function):
+    """Twice its input; without a forward derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        return 2 * g
+
+
+def test_a_network_without_a_forward_derivative_needs_the_difference(recipe: Any) -> None:
+    with pytest.raises(UserError, match="no exact derivative") as caught:
+        chosen(trial(Smooth(Opaque.apply)), recipe())
+    assert "objective.tangent=difference" in str(caught.value.fix)
+    found, said = chosen(trial(Smooth(Opaque.apply)), recipe("objective.tangent=difference"))
+    assert found == Difference(0.02)
+    assert "unverified" in said
+
+
+@pytest.fixture(params=["F", "the tangent", "the gradient"])
+def spoiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """One pass, with one of its results off by a tenth."""
+    right = OnePass.__call__
+
+    def wrong(self: OnePass, *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        F, cs_dF = right(OnePass(self.blocks, self.memory), *args)
+        if request.param == "the tangent":
+            return F, 1.1 * cs_dF
+        if request.param == "F":
+            return 1.1 * F.detach() + (F - F.detach()), cs_dF
+        return F.detach() + 1.1 * (F - F.detach()), cs_dF
+
+    monkeypatch.setattr(OnePass, "__call__", wrong)
+    return request.param
+
+
+def test_a_pass_that_is_wrong_is_not_taken(recipe: Any, spoiled: str) -> None:
+    found, said = chosen(trial(), recipe())
+    assert isinstance(found, TwoPasses)
+    assert f"one pass would not do ({spoiled} is off by 1.0e-01)" in said
+
+
+def test_a_compiled_pass_that_is_wrong_is_refused(recipe: Any, spoiled: str) -> None:
+    with pytest.raises(UserError, match=f"is not the eager one: {spoiled} is off by") as caught:
+        chosen(trial(), recipe("train.compile=blocks"))
+    assert "train.compile=off" in str(caught.value.fix)
+
+
+def test_what_autocast_costs_one_pass_is_no_reason_against_it(recipe: Any) -> None:
+    found, said = chosen(trial(dtype=torch.bfloat16), recipe("train.precision=bf16"))
+    assert isinstance(found, OnePass), said
+
+
+def test_gradients_of_other_parameters_are_apart() -> None:
+    a = [torch.ones(2), torch.ones(3)]
+    assert derivative._apart(a, a) == 0
+    assert derivative._apart([torch.ones(2), 2 * torch.ones(3)], a) == pytest.approx(0.6**0.5)
+    assert derivative._apart(a, a[:1]) != derivative._apart(a, a[:1])
