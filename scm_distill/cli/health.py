@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scm_distill import __version__
+from scm_distill.models.attention import backend
 from scm_distill.models.forward_ad import jvp
 
 
@@ -20,7 +21,8 @@ def doctor() -> dict[str, Any]:
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     for device in devices:
         name = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
-        facts[device] = f"{name}; exact tangent off by {_tangent_error(device):.1e}"
+        kernel = backend(torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device))
+        facts[device] = f"{name}; exact tangent off by {_tangent_error(device):.1e}, attention in bf16 {kernel}"
     return facts
 
 

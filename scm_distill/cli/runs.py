@@ -12,7 +12,7 @@ from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.training import build, checkpoint, dataset, loop, signals
-from scm_distill.training.plan import Planner, available, gib
+from scm_distill.training.plan import ROOM, Planner, available, gib
 from scm_distill.training.report import Reporter, Silent
 
 
@@ -54,10 +54,12 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     device = torch.device("cuda" if cuda else "cpu")
     planner, free = _planner(recipe, parts, world, device), available(device)
     memory = planner.fit(recipe, free)
-    facts["memory a process"] = f"{planner.estimate(recipe, memory)}, {memory} layout"
+    needed = planner.estimate(recipe, memory)
+    facts["memory a process"] = f"{needed}, {memory} layout"
     facts["memory free"] = f"{gib(free)} on this machine's {device.type}"
-    if advice := planner.advice(recipe, memory)[:3]:
-        facts["memory advice"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice)
+    if needed.total > ROOM * free:
+        advice = planner.advice(recipe, memory)[:3]
+        facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
     return {
         **facts,
         "processes": world,
@@ -141,6 +143,12 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         if training.records.main:
             _note(recipe, folder, report)
         return training.train()
+    except torch.OutOfMemoryError as error:  # of what comes before the student
+        raise UserError(
+            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
+            code=1,
+        ) from error
     except signals.Interrupted as stop:
         report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
         raise SystemExit(128 + stop.number) from None

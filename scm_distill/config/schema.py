@@ -186,10 +186,10 @@ class Recipe(Section):
             raise ValueError("objective.tangent=difference needs train.precision=fp32")
         if self.objective.tangent == "difference" and (self.train.compile != "off" or self.train.tf32):
             raise ValueError("objective.tangent=difference needs train.compile=off and train.tf32=false")
-        if self.train.compile == "step" and (self.train.memory == "lean" or self.train.shard != "off"):
-            raise ValueError(
-                "train.compile=step needs train.memory=fast or auto and train.shard=off; blocks is for those"
-            )
+        if self.train.compile != "off" and self.train.memory == "lean":
+            raise ValueError("train.compile needs train.memory=fast or auto: nothing is compiled in the lean layout")
+        if self.train.compile == "step" and self.train.shard != "off":
+            raise ValueError("train.compile=step needs train.shard=off; compile=blocks goes with it")
         if self.teacher.dtype != "fp32" and self.train.precision == "fp32":
             raise ValueError(f"teacher.dtype={self.teacher.dtype} needs train.precision=bf16")
         if self.train.shard == "all" and self.teacher.dtype == "int8":

@@ -40,6 +40,12 @@ class Filtered(nn.Linear):
 
     frequencies: Tensor  # (in_features,), radians per step
     width: float  # steps
+    low_pass: Tensor  # the factors, on the device
+
+    def tune(self, width: float) -> None:
+        """Set the width in steps."""
+        self.width = float(width)
+        self.register_buffer("low_pass", self.factors.to(self.weight.device), persistent=False)
 
     @property
     def factors(self) -> Tensor:
@@ -52,7 +58,7 @@ class Filtered(nn.Linear):
         with torch.autocast(input.device.type, enabled=False):
             x = input.to(dtype)
             if self.width != 0:
-                x = x * self.factors.to(x)
+                x = x * self.low_pass.to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
             return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)
 
@@ -102,7 +108,8 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
         if paired and (off <= 0.02 * square * away.amax(0) + 1e-12).all():
             layer: Any = linears[name]
             layer.__class__ = Filtered
-            layer.frequencies, layer.width = square.sqrt().cpu(), 0.0
+            layer.frequencies = square.sqrt().cpu()
+            layer.tune(0.0)
             found.append(name)
     return found
 
@@ -164,7 +171,7 @@ def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Mod
 def set_width(net: nn.Module, width: float) -> None:
     """Set the low-pass of a prepared `net` to `width` steps; 0 is the original network."""
     for module in filters(net):
-        module.width = float(width)
+        module.tune(width)
 
 
 @contextmanager
@@ -176,7 +183,7 @@ def original(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, width in widths:
-            module.width = width
+            module.tune(width)
 
 
 def fold(net: nn.Module) -> nn.Module:
@@ -185,7 +192,7 @@ def fold(net: nn.Module) -> nn.Module:
     for module in filters(copied):
         with torch.no_grad():
             module.weight.mul_(module.factors.to(module.weight))
-        del module.frequencies, module.width
+        del module.frequencies, module.width, module.low_pass
         module.__class__ = nn.Linear  # type: ignore[assignment]
     return copied
 

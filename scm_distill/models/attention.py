@@ -53,6 +53,12 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: b
     return S
 
 
+def _probabilities(S: Tensor) -> tuple[Tensor, Tensor]:
+    """P, zero in rows that see no key as PyTorch has it, and the largest score of every row."""
+    highest = S.amax(-1)
+    return S.softmax(-1).masked_fill_((highest == float("-inf"))[..., None], 0.0), highest
+
+
 def _of(x: Tensor | None, samples: slice) -> Tensor | None:
     """The samples of a mask or a tangent that may be broadcast, or absent."""
     return x if x is None or x.shape[0] == 1 else x[samples]
@@ -82,9 +88,9 @@ def with_tangent(
     for b, n in _parts(q, k):
         Q, K, V = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide)
         S = _scores(Q, K, _of(mask, b), n, causal=causal, scale=scale)
-        P = S.softmax(-1)
+        P, highest = _probabilities(S)
         if lse is not None:
-            lse[b, :, n] = S.amax(-1) - P.amax(-1).log()
+            lse[b, :, n] = torch.where(highest.isinf(), 0.0, highest - P.amax(-1).log())
         if o is None:
             O = P @ V  # noqa: E741 - the paper's name
             out[b, :, n] = O.to(out.dtype)
@@ -118,6 +124,7 @@ class Chunked(torch.autograd.Function):
         causal: bool,  # noqa: FBT001 - autograd takes no keywords
         scale: float,
     ) -> tuple[Tensor, Tensor]:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))  # the kernel below looks at no stride
         fused = q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[-1] == v.shape[-1]
         lse = q.new_empty(q.shape[:-1]) if fused else None
         o, do = with_tangent(q, k, v, *tangents, mask=mask, causal=causal, scale=scale, lse=lse)
@@ -141,7 +148,7 @@ class Chunked(torch.autograd.Function):
         gk, gv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
         for b, n in _parts(q, k):
             Q, K, V, G = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide), g[b, :, n].to(wide)
-            P = _scores(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale).softmax(-1)
+            P, _ = _probabilities(_scores(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale))
             gv[b] += P.mT @ G
             inner = (G * o[b, :, n].to(wide)).sum(-1, keepdim=True)
             gS = (G @ V.mT).sub_(inner).mul_(P).mul_(ctx.scale)
@@ -191,6 +198,9 @@ def scaled_dot_product_attention(
         if enable_gqa and not kernel:
             groups = q.shape[-3] // k.shape[-3]
             k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))
+        lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v))) if not enable_gqa else q.shape[:-2]
+        if not enable_gqa:
+            q, k, v, dq, dk, dv = (x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv))
         if attn_mask is not None and q.ndim > 4:
             attn_mask = attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:])
         Q, K, V = _four(q), _four(k), _four(v)

@@ -94,10 +94,14 @@ class Difference:
     """A central difference, for networks without a forward derivative; `h` is the step in ln(tan t)."""
 
     h: float
+    blocks: Sequence[nn.Module] = ()
+    memory: Memory = "fast"
 
     def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
         """See `Derivative`."""
-        return F(x, t, cond), central_difference(F, x, t, cond, v, h=self.h)
+        cs_dF = central_difference(F, x, t, cond, v, h=self.h)
+        with _regions(self.blocks, "lean") if self.memory == "lean" else nullcontext():
+            return F(x, t, cond), cs_dF
 
     def __str__(self) -> str:
         return f"central difference, step {self.h:g} in ln tan t"

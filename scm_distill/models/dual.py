@@ -224,7 +224,7 @@ def _region(module: nn.Module, *, lean: bool, run: Callable[..., Any]) -> Iterat
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
-        if not any(isinstance(x, Dual) for x in leaves):
+        if not any(isinstance(x, Dual) for x in leaves) and not (lean and torch.is_grad_enabled()):
             return None
         stash.append([x.tangent if isinstance(x, Dual) else None for x in leaves])
         return tree_unflatten([_primal(x) for x in leaves], spec)

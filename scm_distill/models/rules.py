@@ -56,7 +56,7 @@ def _linear_in_input(function: Function) -> Function:
             return function(input, weight, bias, *args, **kwargs)  # type: ignore[no-any-return]
         y = function(x, w, b, *args, **kwargs)
         with torch.no_grad():
-            dy = function(dx, plain(w), None, *args, **kwargs)
+            dy = function(dx, w, None, *args, **kwargs)  # w, not a copy of it: autocast has narrowed it already
         return dual(y, dy)
 
     return rule
@@ -65,10 +65,11 @@ def _linear_in_input(function: Function) -> Function:
 def _product(function: Function) -> Function:
     """Products of two: d(a b) = da b + a db. Holds for matmul as for mul."""
 
-    def rule(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-        (a_, da), (b_, db) = split(a), split(b)
-        if (da is None and db is None) or args or kwargs:
-            return function(a, b, *args, **kwargs)
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        pairs = [split(x) for x in args]
+        if len(pairs) != 2 or kwargs or all(d is None for _, d in pairs):
+            return function(*args, **kwargs)
+        (a_, da), (b_, db) = pairs
         y = function(a_, b_)
         with torch.no_grad():
             parts = [function(da, plain(b_))] if da is not None else []
@@ -82,10 +83,11 @@ def _product(function: Function) -> Function:
 def _sum(function: Function, sign: int) -> Function:
     """a + alpha b and a - alpha b."""
 
-    def rule(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-        (a_, da), (b_, db) = split(a), split(b)
-        if (da is None and db is None) or args or kwargs.keys() - {"alpha"}:
-            return function(a, b, *args, **kwargs)
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        pairs = [split(x) for x in args]
+        if len(pairs) != 2 or kwargs.keys() - {"alpha"} or all(d is None for _, d in pairs):
+            return function(*args, **kwargs)
+        (a_, da), (b_, db) = pairs
         y = function(a_, b_, **kwargs)
         with torch.no_grad():
             dy: Any = da if db is None else sign * kwargs.get("alpha", 1) * db
@@ -99,10 +101,11 @@ def _sum(function: Function, sign: int) -> Function:
 def _quotient(function: Function) -> Function:
     """d(a / b) = (da - (a / b) db) / b."""
 
-    def rule(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-        (a_, da), (b_, db) = split(a), split(b)
-        if (da is None and db is None) or args or kwargs:
-            return function(a, b, *args, **kwargs)
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        pairs = [split(x) for x in args]
+        if len(pairs) != 2 or kwargs or all(d is None for _, d in pairs):
+            return function(*args, **kwargs)
+        (a_, da), (b_, db) = pairs
         y = function(a_, b_)
         with torch.no_grad():
             parts = [] if da is None else [da / plain(b_)]
@@ -133,10 +136,11 @@ def _einsum(equation: str, *operands: Any) -> Any:
 def _added_product(product: Function, function: Function) -> Function:
     """addmm and baddbmm: beta c + alpha a b."""
 
-    def rule(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-        (c_, dc), (a_, da), (b_, db) = split(input), split(a), split(b)
-        if dc is None and da is None and db is None:
-            return function(input, a, b, beta=beta, alpha=alpha)  # type: ignore[no-any-return]
+    def rule(*args: Tensor, beta: float = 1, alpha: float = 1, **kwargs: Any) -> Tensor:
+        pairs = [split(x) for x in args]
+        if len(pairs) != 3 or kwargs or all(d is None for _, d in pairs):
+            return function(*args, beta=beta, alpha=alpha, **kwargs)  # type: ignore[no-any-return]
+        (c_, dc), (a_, da), (b_, db) = pairs
         y: Tensor = function(c_, a_, b_, beta=beta, alpha=alpha)
         with torch.no_grad():
             parts = [beta * dc] if dc is not None else []
@@ -161,11 +165,9 @@ def _layer_norm(
 ) -> Tensor:
     """y = w x^ + b, x^ = (x - mean) / std: dy = w (dx - mean(dx) - x^ mean(x^ dx)) / std."""
     (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
-    y = functional.layer_norm(x, normalized_shape, w, b, eps)
-    if dx is None and dw is None and db is None:
-        return y
     if dx is None or dw is not None or db is not None:
         return functional.layer_norm(input, normalized_shape, weight, bias, eps)
+    y = functional.layer_norm(x, normalized_shape, w, b, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
         x, dx, shape = plain(x).to(y.dtype), dx.to(y.dtype), list(normalized_shape)
         _, mean, rstd = aten.native_layer_norm(x, shape, None, None, eps)
@@ -178,16 +180,16 @@ def _group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """As `_layer_norm`. PyTorch's own forward derivative fails on an input that is not contiguous, as of attention."""
-    x, dx = split(input)
-    y = functional.group_norm(x, num_groups, weight, bias, eps)
-    if dx is None:
-        return y
+    (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
+    if dx is None or dw is not None or db is not None:
+        return functional.group_norm(input, num_groups, weight, bias, eps)
+    y = functional.group_norm(x, num_groups, w, b, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
         x, dx = (v.to(y.dtype).contiguous() for v in (plain(x), dx))
         size = (len(x), x.shape[1], x[0, 0].numel())
         _, mean, rstd = aten.native_group_norm(x, None, None, *size, num_groups, eps)
         dy = aten.native_group_norm_backward(dx, x, mean, rstd, None, *size, num_groups, [True, False, False])[0]
-        dy = dy if weight is None else dy * weight.reshape(-1, *[1] * (x.ndim - 2))
+        dy = dy if w is None else dy * w.reshape(-1, *[1] * (x.ndim - 2))
     return dual(y, dy)
 
 
@@ -195,10 +197,10 @@ def _rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
     """y = w x^, x^ = x / rms: dy = w (dx - x^ mean(x^ dx)) / rms."""
-    x, dx = split(input)
-    y = functional.rms_norm(x, list(normalized_shape), weight, eps)
-    if dx is None:
-        return y
+    (x, dx), (w, dw) = split(input), split(weight)
+    if dx is None or dw is not None:
+        return functional.rms_norm(input, list(normalized_shape), weight, eps)
+    y = functional.rms_norm(x, list(normalized_shape), w, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
         wide = torch.promote_types(y.dtype, torch.float32)
         x, dx = plain(x).to(wide), dx.to(wide)
@@ -207,7 +209,7 @@ def _rms_norm(
         scale = (x.square().mean(dims, keepdim=True) + smallest).rsqrt()
         hat = x * scale
         dy = scale * (dx - hat * (hat * dx).mean(dims, keepdim=True))
-        dy = dy if weight is None else dy * weight
+        dy = dy if w is None else dy * w
     return dual(y, dy)
 
 

@@ -116,7 +116,12 @@ def _autocast(recipe: config.Recipe) -> torch.dtype | None:
 
 
 def micro_batch(recipe: config.Recipe, world: int) -> int:
-    """The samples that a process takes at a time. Raises UserError when the batch cannot be shared out."""
+    """The samples that a process takes at a time. Raises UserError when the work cannot be shared out."""
+    if recipe.train.shard != "off" and world == 1:
+        raise UserError(
+            f"train.shard={recipe.train.shard} needs several processes, this is one.",
+            "Start them with --num-processes N, or set train.shard=off.",
+        )
     batch, micro = recipe.train.batch_size, recipe.train.micro_batch_size
     if batch % (world * (micro or 1)):
         images = f" of {micro} images at a time" if micro else ""

@@ -137,8 +137,12 @@ class Whole:
             for key, value in files["optimizer"].items():
                 name, _, kind = key.rpartition("|")
                 p = by_name[name]
-                like = p if value.shape == p.shape and value.ndim else None
-                self.optimizer.state[p][kind] = value if like is None else part_of(value, like)
+                if kind != "step":
+                    self.optimizer.state[p][kind] = part_of(value, p)
+                else:  # a fused optimizer counts on the device
+                    self.optimizer.state[p][kind] = (
+                        value.to(p.device) if self.optimizer.defaults.get("fused") else value
+                    )
         except Exception as error:  # torch and safetensors each have errors of their own
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error

@@ -91,9 +91,9 @@ class Training:
         self.network = student.network
         bones = parallel.skeleton(self.network), parallel.skeleton(self.F_teacher)
         self.planner = Planner(*bones, x_t / self.network.sigma_d, t, cond, self.device, d.world)
-        memory = self._layout()
+        self.memory = memory = self._layout()
         self.network.chunk = self.F_teacher.chunk = build.at_once(d.micro, memory)
-        with shortage.explained(self.planner, recipe, lambda: self.last):
+        with shortage.explained(self.planner, recipe, memory, lambda: self.last):
             frozen.shrink(self.F_teacher, recipe.teacher, x_t, t, cond, report)
             self._build(student, memory, state, x_t, t, cond)
 
@@ -104,7 +104,7 @@ class Training:
         planned = self.device.type == "cuda" or 24 * sum(p.numel() for p in self.network.parameters()) > NOTICED * least
         if not planned:
             return "lean" if self.recipe.train.memory == "lean" else "fast"
-        memory = self.planner.fit(self.recipe, least)
+        memory = "fast" if self.recipe.train.compile != "off" else self.planner.fit(self.recipe, least)
         self.report.say(f"memory a process: {self.planner.estimate(self.recipe, memory)}; {gib(least)} are free")
         return memory
 
@@ -145,7 +145,7 @@ class Training:
         settings, o = self.recipe.train, self.recipe.objective
         objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
         batches = ahead(self._batches("train", settings.seed, self.step))
-        with shortage.explained(self.planner, self.recipe, lambda: self.last):
+        with shortage.explained(self.planner, self.recipe, self.memory, lambda: self.last):
             return self._run(objective, batches)
 
     def _run(self, objective: Objective, batches: Iterator[list[Batch]]) -> Trained:
@@ -160,7 +160,7 @@ class Training:
                 self._optimizer_step(objective, next(batches), received)
                 saves = self.step % settings.checkpoint_every == 0 or self.step == settings.steps
                 stop = 0
-                while len(self.late) > (0 if saves or self._due() else 1):  # the figures of the step before this one
+                while len(self.late) > (0 if saves or stop or self._due() else 1):  # those of the step before this one
                     stop = max(stop, self._log(*self.late.take()))
                 if stop or saves:
                     self.last = self._save()

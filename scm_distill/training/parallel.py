@@ -41,17 +41,17 @@ def accelerator(recipe: config.Recipe) -> Accelerator:
             "Accelerate's configuration asks for gradient accumulation.",
             "Set it to 1 there, and train.micro_batch_size in the recipe.",
         )
-    if recipe.train.shard != "off" and made.num_processes == 1:
-        raise UserError(
-            f"train.shard={recipe.train.shard} needs several processes, this is one.",
-            "Start them with --num-processes N, or set train.shard=off.",
-        )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
     return made
 
 
-def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[nn.Module]:
-    """The blocks that FSDP2 may gather one by one: those of which no part is called while the block is not."""
+def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Names of the blocks that FSDP2 may gather one by one: no part of them is called while the block is not.
+
+    The network runs once, where its parameters are.
+    """
+    device = next(network.parameters()).device
+    names = {module: name for name, module in network.net.named_modules()}
     running: list[nn.Module] = []
     strays: list[nn.Module] = []
     handles = []
@@ -67,13 +67,13 @@ def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[nn.Module]
                         lambda _, __, block=block: strays.append(block) if block not in running else None
                     )
                 )
-    here = next(network.parameters()).device
-    with torch.no_grad():
-        network.to(x.device)(x, t, cond)
-    network.to(here)
-    for handle in handles:
-        handle.remove()
-    return [block for block in blocks(network.net) if block not in strays]
+    try:
+        with torch.no_grad():
+            network(x.to(device), t.to(device), {name: value.to(device) for name, value in cond.items()})
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [names[block] for block in blocks(network.net) if block not in strays]
 
 
 def shard(modules: list[nn.Module], root: nn.Module, device: torch.device, world: int) -> nn.Module:
@@ -139,13 +139,19 @@ def place(
     bones = skeleton(student.network), skeleton(F_teacher)
     ema = PowerEMA(student, settings.ema_std)
     average = ema.module.network
-    modules = [units(network, *one) for network in (student.network, average, F_teacher)]
-    wrapped = shard(modules[0], student, made.device, world)
-    shard(modules[1], average, made.device, world)
+    names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often made like it
+    alike = {name for name, _ in student.network.net.named_modules()} >= set(names)
+    own = names if alike else units(student.network, *one)
+
+    def parts(network: Network, of: list[str]) -> list[nn.Module]:
+        return [network.net.get_submodule(name) for name in of]
+
+    wrapped = shard(parts(student.network, own), student, made.device, world)
+    shard(parts(average, own), average, made.device, world)
     if ema.module.weight is not None:  # it never runs, but must be laid out as the student's
         shard([], ema.module.weight, made.device, world)
     if settings.shard == "all":
-        shard(modules[2], F_teacher, made.device, world)
+        shard(parts(F_teacher, names), F_teacher, made.device, world)
     return Placed(wrapped, ema, bones)
 
 
@@ -178,6 +184,15 @@ def least(made: Accelerator, value: Tensor) -> Tensor:
     """The smallest of the values (1,) of all processes; on the host its share of each."""
     everywhere: Tensor = made.gather(value)
     return everywhere.min() // (1 if made.device.type == "cuda" else made.num_processes)
+
+
+def anywhere(found: bool, device: torch.device) -> bool:  # noqa: FBT001
+    """Whether any process has found it; a collective, so that all go the same way."""
+    if not torch.distributed.is_initialized():
+        return found
+    flag = torch.tensor(float(found), device=device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
 
 
 def whole(x: Tensor) -> Tensor:

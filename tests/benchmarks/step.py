@@ -5,8 +5,8 @@ python tests/benchmarks/step.py --size real --precision bf16 --out tests/benchma
 
 Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, AdamW and EMA. Times are multiples
 of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher and
-optimizer; FLOPs are torch's own count, with attention by
-its plain products; memory is the peak above what lay there before. `plain` is torch.func.jvp with math attention.
+optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp with
+math attention.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import copy
 import gc
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -22,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from counting import flops
 from networks import Call, Made, networks
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from scm_distill import config
 from scm_distill.maths.clocks import FlowClock
@@ -156,13 +160,6 @@ def peak(f: Callable[[], None], device: torch.device) -> float:
     return highest / 2**20
 
 
-def flops(f: Callable[[], Any]) -> int:
-    """torch's count; attention by its plain products, of which it knows none of the CPU's fused ones."""
-    with FlopCounterMode(display=False) as counter:
-        f()
-    return int(counter.get_total_flops())
-
-
 def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, Any]:
     """The figures of one network."""
     with torch.random.fork_rng():
@@ -208,12 +205,11 @@ def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, An
             ratio = min(times[f"{part}one pass"]) / min(times[f"{part}plain"])
             result[f"{part}one pass / plain"] = round(ratio, 3)
     if args.device == "cpu":  # a kernel is no product to the counter
-        with sdpa_kernel(SDPBackend.MATH):
-            one = flops(b.forward)
-            count = {"tangent pass": lambda: b.tangent(tangent_pass)}
-            count |= {name: runs[name] for name in ("plain", "one pass", "one pass, lean") if name in runs}
-            result["FLOPs, F"] = {name: round(flops(f) / one, 3) for name, f in count.items()}
-            result["attention's share"] = round(share(b) / one, 3)
+        one = flops(b.forward)
+        count: dict[str, Callable[[], Any]] = {"tangent pass": lambda: b.tangent(tangent_pass)}
+        count |= {name: runs[name] for name in ("plain", "one pass", "one pass, lean") if name in runs}
+        result["FLOPs, F"] = {name: round(flops(f) / one, 3) for name, f in count.items()}
+        result["attention's share"] = round(share(b) / one, 3)
     x, t = b.x_0[:1], b.t[:1]
     c = {k: v[:1] for k, v in b.cond.items()}
     double = {k: v.repeat(2, *[1] * (v.ndim - 1)) for k, v in c.items()}

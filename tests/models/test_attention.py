@@ -172,3 +172,48 @@ def test_the_backward_is_that_of_the_plain_function(
     plain = torch.nn.functional.scaled_dot_product_attention(*leaves, **settings)
     for mine, theirs in zip(found, torch.autograd.grad(plain, leaves, weights), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-12 if dtype == torch.float64 else 1e-6)
+
+
+def both(f: Any, parts: tuple[torch.Tensor, ...], tangents: tuple[torch.Tensor, ...]) -> None:
+    """Value, derivative and gradients of `f` on pairs are those of plain PyTorch."""
+    leaves = [x.detach().requires_grad_() for x in parts]
+    with fwAD.dual_level(), TangentMode():
+        y, dy = fwAD.unpack_dual(f(*(fwAD.make_dual(p, d) for p, d in zip(leaves, tangents, strict=True))))
+    weights = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
+    found = [y, dy, *torch.autograd.grad(y, leaves, weights)]
+    value, derivative = reference(f, parts, tangents)
+    expected = [value, derivative, *torch.autograd.grad(f(*leaves), leaves, weights)]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_last_dimension_that_is_not_contiguous() -> None:
+    shapes = ((B, H, D, N), (B, H, D, M), (B, H, D, M))
+    parts = tuple(x.float().mT for x in draws(*shapes))
+    both(torch.nn.functional.scaled_dot_product_attention, parts, tuple(x.float().mT for x in draws(*shapes)))
+
+
+@pytest.mark.parametrize("moved", [(B, 1, 1), (1, H, H), (B, H, 1)])
+def test_leading_dimensions_that_broadcast(moved: tuple[int, ...]) -> None:
+    batch, heads, of_values = moved
+    shapes = ((B, H, N, D), (batch, heads, M, D), (batch, of_values, M, D))
+    parts, tangents = (tuple(x.float() for x in draws(*shapes)) for _ in range(2))
+    both(torch.nn.functional.scaled_dot_product_attention, parts, tangents)
+
+
+def test_a_query_that_sees_no_key_gives_zero() -> None:
+    seen = torch.ones(B, 1, N, M, dtype=torch.bool)
+    seen[:, :, 2] = False
+    shapes = ((B, H, N, D), (B, H, M, D), (B, H, M, D))
+    q, k, v = (x.float().requires_grad_() for x in draws(*shapes))
+    (d,) = draws((B, H, N, D))
+    with fwAD.dual_level(), TangentMode():
+        y, dy = fwAD.unpack_dual(
+            torch.nn.functional.scaled_dot_product_attention(fwAD.make_dual(q, d.float()), k, v, attn_mask=seen)
+        )
+    assert torch.equal(y[:, :, 2], torch.zeros(B, H, D))
+    assert torch.equal(dy[:, :, 2], torch.zeros(B, H, D))
+    grads = torch.autograd.grad(y.square().sum(), (q, k, v))
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    for mine, theirs in zip(grads, torch.autograd.grad(plain.square().sum(), (q, k, v)), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)

@@ -1,13 +1,14 @@
 """One pass and two against torch.func.jvp and plain backward on diffusers' networks, and what they cost."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from conftest import tiny_net
+from counting import flops
 from diffusers import (
     DiTTransformer2DModel,
     PixArtTransformer2DModel,
@@ -17,10 +18,9 @@ from diffusers import (
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 from zoo.parts import awaken
 
-from scm_distill.models.derivatives import Derivative, OnePass, TwoPasses, direction, tangent_pass
+from scm_distill.models.derivatives import Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
 from scm_distill.models.dual import blocks, one_pass, regions
 
 B = 2
@@ -172,13 +172,6 @@ class AttentionFlops(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def flops(f: Callable[[], object], *, fused: bool = False) -> int:
-    """On a CPU the counter misses fused attention, so there is none."""
-    with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        f()
-    return int(counter.get_total_flops())
-
-
 def wide_dit() -> Network:
     net = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=32, in_channels=4, out_channels=4, num_layers=3, sample_size=16,
@@ -254,6 +247,8 @@ def test_no_tangent_is_kept_for_the_backward() -> None:
     assert held(lambda: paired(blocks(net), lean=False)) < 1.15 * plain
     assert held(lambda: paired([], lean=False)) < 1.15 * plain
     assert held(lambda: paired(blocks(net), lean=True)) < 0.5 * plain
+    for way in (TwoPasses(blocks(net), "lean"), Difference(0.01, blocks(net), "lean")):
+        assert held(lambda way=way: way(lambda x, t, _: f(x, 500 * t), x, k / 1000, {}, dx)[0]) < 0.5 * plain
 
 
 @pytest.mark.slow

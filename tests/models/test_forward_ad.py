@@ -105,3 +105,23 @@ def test_the_difference_follows_the_flow() -> None:
     x, v, t = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.linspace(0.1, 1.4, 4).double()
     got = central_difference(lambda x, t, cond: x, x, t, {}, v, h=1e-3)
     assert torch.allclose(got, (t.cos() * t.sin())[:, None] * v, rtol=1e-6)
+
+
+def test_keywords_and_moving_weights_are_left_to_pytorch() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y, dx, dy = (torch.randn(4, 4, generator=g, dtype=torch.float64) for _ in range(4))
+    calls = [
+        lambda a, b: torch.mul(a, other=b),
+        lambda a, b: torch.mul(input=a, other=b),
+        lambda a, b: torch.matmul(a, other=b),
+        lambda a, b: torch.mm(a, mat2=b),
+        lambda a, b: torch.add(a, other=b, alpha=2),
+        lambda a, b: a.div(other=b),
+        lambda a, b: torch.addmm(a, mat1=b, mat2=b),
+        lambda a, b: torch.nn.functional.rms_norm(a, (4,), b[0], 1e-5),
+        lambda a, b: torch.nn.functional.group_norm(a, 2, b[0], b[1]),
+    ]
+    for call in calls:
+        found, expected = jvp(call, (x, y), (dx, dy)), torch.func.jvp(call, (x, y), (dx, dy))
+        for mine, theirs in zip(found, expected, strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-12)

@@ -244,4 +244,4 @@ def test_available_memory_and_the_text_of_a_plan() -> None:
     assert plan.available(CPU) > 2**28
     parts = {"student": 2**30, "gathered": 0, "activations": 2**31}
     text = str(plan.Plan({"check": {"student": 2**30}, "backward": parts}, "traced"))
-    assert text == "3 GiB in backward (student 1, activations 2; traced)"
+    assert text == "3 GiB in backward (student 1 GiB, activations 2 GiB; traced)"
