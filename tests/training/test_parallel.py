@@ -155,11 +155,12 @@ def test_a_run_continues_with_another_number_of_processes(
     same("two, then one", "one", first=4)
 
 
-def test_a_sharded_student_is_fitted_to_its_new_output_first(
+def test_a_student_in_two_processes_is_fitted_to_its_new_output_first(
     tmp_path: Path, make_teacher: TeacherMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("unet.yaml").write_text(UNET.format(make_teacher()) + TAIL)
-    with by_two(job("unet", "two", "train.shard=all", "train.memory=lean")):
+    with by_two(job("unet", "two", "train.shard=all", "train.memory=lean"), job("unet", "ddp")):
         alone(job("unet", "one"))
+    same("ddp", "one", within=1e-5)
     same("two", "one", within=1e-5)  # Adam divides the rounding of small gradients by their size, in the pre-fit too

@@ -4,12 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zoo
-from conftest import TeacherMaker
 
 LATENTS = """
 teacher: {repo: teacher, call: {height: 16, width: 16}}
@@ -42,13 +40,6 @@ def both_ways(folder: Path) -> None:
     for a, b in zip(one, two, strict=True):
         if "loss" in a:
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
-
-
-def test_two_processes_give_the_losses_of_one(
-    tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str]
-) -> None:
-    (tmp_path / "mine.yaml").write_text(recipe_of(make_teacher()))
-    both_ways(tmp_path)
 
 
 def test_two_processes_share_conditions_of_two_lengths_and_drawn_latents(tmp_path: Path) -> None:
