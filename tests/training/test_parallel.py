@@ -134,6 +134,7 @@ def test_every_layout_gives_what_one_process_gives(
         same(out, "one")
 
 
+@pytest.mark.slow  # eight processes; `pytest -m slow`
 def test_a_run_continues_with_another_number_of_processes(
     tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
