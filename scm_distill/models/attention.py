@@ -198,8 +198,8 @@ def scaled_dot_product_attention(
         if enable_gqa and not kernel:
             groups = q.shape[-3] // k.shape[-3]
             k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))
-        lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v))) if not enable_gqa else q.shape[:-2]
         if not enable_gqa:
+            lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
             q, k, v, dq, dk, dv = (x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv))
         if attn_mask is not None and q.ndim > 4:
             attn_mask = attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:])

@@ -7,7 +7,7 @@ v     dx/dt, along which F is derived     (B, ...)        cond   keyword argumen
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -51,6 +51,11 @@ def _regions(modules: Sequence[nn.Module], memory: Memory, run: Any = None) -> I
         yield
 
 
+def _checkpointed(modules: Sequence[nn.Module], memory: Memory) -> AbstractContextManager[None]:
+    """In the lean layout, an ordinary forward keeps no activations of `modules`."""
+    return _regions(modules, "lean") if memory == "lean" else nullcontext()
+
+
 @dataclass(frozen=True)
 class TwoPasses:
     """A tangent pass, then an ordinary forward; `blocks` are computed anew for the backward in the lean layout."""
@@ -61,7 +66,7 @@ class TwoPasses:
     def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
         """See `Derivative`."""
         _, cs_dF = tangent_pass(F, x, t, cond, v)
-        with _regions(self.blocks, "lean") if self.memory == "lean" else nullcontext():
+        with _checkpointed(self.blocks, self.memory):
             return F(x, t, cond), cs_dF
 
     def __str__(self) -> str:
@@ -100,7 +105,7 @@ class Difference:
     def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
         """See `Derivative`."""
         cs_dF = central_difference(F, x, t, cond, v, h=self.h)
-        with _regions(self.blocks, "lean") if self.memory == "lean" else nullcontext():
+        with _checkpointed(self.blocks, self.memory):
             return F(x, t, cond), cs_dF
 
     def __str__(self) -> str:

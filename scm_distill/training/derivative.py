@@ -153,18 +153,19 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
                 f"In {kind} the tangent is wrong by {rounded:.0%} (median); allowed are {ROUNDED:.0%}.",
                 "Set train.precision=fp32 and train.tf32=false.",
             )
-    derivative, note = _cheapest(trial, recipe, memory, micro)
+    derivative, note = _cheapest(trial, recipe, modules, memory, micro)
     report.say(f"tangent: {derivative}, attention {backend(trial.x)}; {text}{note}")
     return derivative
 
 
-def _cheapest(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int) -> tuple[Derivative, str]:
+def _cheapest(
+    trial: Trial, recipe: config.Recipe, modules: list[nn.Module], memory: Memory, micro: int
+) -> tuple[Derivative, str]:
     """One pass if it gives what two passes give on a few samples, else two."""
-    net, settings = trial.student.network.net, recipe.train
+    settings = recipe.train
     few = (
         trial.first(micro) if settings.compile != "off" else trial.first(2)
     )  # a compiled pass is made for one number of samples
-    modules = blocks(net)
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
     allowed = SAME[trial.student.network.autocast]
     expected = few.gradient(two)
