@@ -33,9 +33,14 @@ class Facts:
     modality: Modality
     scheduler: str
     default_steps: int
-    pixels: bool
+    shape: tuple[int, ...] | None = None  # (C, H, W) of a pixel UNet; elsewhere the call decides
     rate: int | None = None  # samples a second, of audio
     fps: int | None = None  # frames a second, of video
+
+    @property
+    def pixels(self) -> bool:
+        """Whether it is a pixel UNet."""
+        return self.shape is not None
 
 
 class Pixels:
@@ -43,11 +48,12 @@ class Pixels:
 
     def __init__(self, teacher: Teacher, *, student: bool) -> None:
         self.net: Any = teacher.net
+        self.call: dict[str, Any] = {}
         self.shape, self.student = teacher.sample_shape, student
         self.scheduler: Any = teacher.scheduler
         driver: Driver = "none" if teacher.classes is None else "labels"
         scheduler, steps = ("LCMScheduler", 2) if student else ("DDIMScheduler", loops.TEACHER_STEPS)
-        self.facts = Facts(driver, teacher.classes, "image", scheduler, steps, pixels=True)
+        self.facts = Facts(driver, teacher.classes, "image", scheduler, steps, self.shape)
         self.deterministic = not student
 
     @property
@@ -111,7 +117,6 @@ class Pipeline:
             modality=modality,
             scheduler=type(pipeline.scheduler).__name__,
             default_steps=made_for or (default if isinstance(default, int) else loops.TEACHER_STEPS),
-            pixels=False,
             rate=_rate(pipeline) if modality == "audio" else None,
             fps=(int(said) if said else FPS) if modality == "video" else None,
         )

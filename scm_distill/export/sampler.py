@@ -27,6 +27,7 @@ class Maker(Protocol):
     """A pixel UNet or a stock pipeline."""
 
     facts: Facts
+    call: dict[str, Any]  # further arguments of the stock call
 
     @property
     def nets(self) -> list[nn.Module]:
@@ -89,6 +90,15 @@ class Sampler:
         return self.maker.facts
 
     @property
+    def call(self) -> dict[str, Any]:
+        """The arguments of its stock call, without prompt and seed."""
+        return self.maker.call
+
+    def check(self, steps: int) -> None:
+        """Raise UserError for a number of steps that cannot be taken."""
+        self.maker.check(steps)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the denoisers' weights."""
         dtype: torch.dtype = next(self.maker.nets[0].parameters()).dtype
@@ -110,7 +120,7 @@ class Sampler:
     def stream(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int | None = None) -> Iterator[Drawn]:
         """The same, batch by batch."""
         steps = steps or self.facts.default_steps
-        self.maker.check(steps)
+        self.check(steps)
         self._place()
         self._probe(conditions, steps)
         done = 0
