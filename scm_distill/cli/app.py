@@ -9,6 +9,7 @@ import typer
 from scm_distill import __version__
 from scm_distill.cli import console, launch
 from scm_distill.cli.recipes import app as recipes_app
+from scm_distill.cli.sample import sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,56 +102,7 @@ def train(
         console.hint(f"scm-distill sample {folder}{prompt} --grid{compare}")
 
 
-@app.command()
-def sample(
-    model: Annotated[str, typer.Argument(help="A run folder, an exported pipeline folder, or a Hub id.")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", help="What to draw; may be given several times, taken in turn."),
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", "--number", min=1, help="How many. Default: 16, or one a prompt.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Image i is drawn from seed + i, whatever the number.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Network evaluations.")] = 2,
-    classes: Annotated[
-        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 1,3,7; class-conditional models only.")
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png.")] = False,
-    compare: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Also sample this teacher, 50 steps, from the same noise.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in a run folder, else ./samples.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Draw samples from a student, and write them as PNG, GIF or WAV.
-
-    Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/sd15 -p "a red fox" -p "a lighthouse"
-    """
-    with console.user_errors(as_json=as_json):
-        from scm_distill.cli import drawing
-
-        console.hush_libraries()
-        summary = drawing.sample(
-            model,
-            prompts=prompts or [],
-            n=n or len(prompts or []) or 16,
-            seed=seed,
-            steps=steps,
-            classes=classes,
-            grid=grid,
-            compare=compare,
-            out=out,
-        )
-        if as_json:
-            console.result_json(summary)
-            return
-        for who in ("student", "teacher"):
-            if who in summary:
-                console.say(f"{who}: {summary[who]['steps']} steps, {summary[who]['ms_per_image']:.3g} ms per image")
-        console.result(summary["grid"] if grid else summary["folder"])
+app.command()(sample)
 
 
 @app.command()

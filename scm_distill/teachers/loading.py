@@ -63,9 +63,27 @@ def load(
     )  # fmt: skip
 
 
-def load_pipeline(repo: str) -> Any:
-    """A pipeline as stock diffusers gives it, nothing read. Raises UserError when it is missing or damaged."""
-    return _from_pretrained(resolve(repo), repo, None, allow_pickle=False)
+def load_pipeline(
+    repo: str,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    pipeline: str | None = None,
+    config: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A pipeline as stock diffusers gives it, nothing read; `repo` and so on as in `load`.
+
+    Raises UserError when it is missing or damaged.
+    """
+    if repo.endswith(".safetensors"):
+        return _single_file(repo, pipeline, config).to(dtype=dtype)
+    return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
+
+
+def index(repo: str, revision: str | None = None) -> dict[str, Any]:
+    """The model_index.json of a pipeline. Raises UserError when it is missing or damaged."""
+    return _index(resolve(repo), repo, revision)
 
 
 def resolve(repo: str) -> str:
@@ -94,12 +112,23 @@ def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
         raise _failure(folder, repo, error, allow_pickle=False) from error
 
 
-def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pickle: bool, **parts: Any) -> Any:
+def _from_pretrained(
+    folder: str,
+    repo: str,
+    revision: str | None,
+    *,
+    allow_pickle: bool,
+    dtype: torch.dtype = torch.float32,
+    **parts: Any,
+) -> Any:
     try:
         safe = None if allow_pickle else True
         known = DiffusionPipeline.load_config(folder, revision=revision)
         modules = {name: value for name, value in parts.items() if isinstance(known.get(name), list | tuple)}
-        loaded = DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=safe, **modules)
+        named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+        loaded = DiffusionPipeline.from_pretrained(
+            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **modules
+        )
         loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own part over the given one
         settings = {name: value for name, value in parts.items() if name not in modules}
         loaded.register_to_config(**settings)
