@@ -9,6 +9,7 @@ import typer
 from scm_distill import __version__
 from scm_distill.cli import console, launch
 from scm_distill.cli.recipes import app as recipes_app
+from scm_distill.cli.report import report
 from scm_distill.cli.sample import sample
 
 app = typer.Typer(
@@ -146,6 +147,9 @@ def doctor(as_json: Json = False) -> None:
         from scm_distill.cli import health
 
         _show(health.doctor(), as_json=as_json)
+
+
+app.command()(report)
 
 
 def _show(facts: dict[str, Any], *, as_json: bool = False) -> None:

@@ -10,8 +10,8 @@ import torch
 from scm_distill import config
 from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
-from scm_distill.export import bundle
-from scm_distill.training import build, checkpoint, dataset, loop, signals
+from scm_distill.export import bundle, page
+from scm_distill.training import build, checkpoint, dataset, environment, loop, signals
 from scm_distill.training.plan import ROOM, Planner, available, gib
 from scm_distill.training.report import Reporter, Silent
 
@@ -105,6 +105,8 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
+        finally:
+            _page(folder, report)
     return {
         "run": str(folder),
         "export": str(exported.folder),
@@ -142,7 +144,13 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         training = loop.Training(recipe, folder, start, report)
         if training.records.main:
             _note(recipe, folder, report)
-        return training.train()
+            environment.note(folder, training.step, training.draws.world, training.device)
+        try:
+            return training.train()
+        except BaseException:  # an interrupted or failed run has figures too
+            if training.records.main:
+                _page(folder, report)
+            raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
             f"Out of memory before training: {' '.join(str(error).split())[:200]}",
@@ -160,3 +168,11 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
     path.write_text(config.dump(recipe))
+
+
+def _page(folder: Path, report: Reporter) -> None:
+    """Write report.html; that it could not be written is said, and does not end the run."""
+    try:
+        report.say(f"report: {page.write(folder)}")
+    except Exception as error:
+        report.say(f"the report could not be written: {error}; try scm-distill report {folder}")

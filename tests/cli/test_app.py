@@ -61,7 +61,9 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     assert done.stdout.splitlines()[-1] == "runs/mine/export"
     assert "Distance to the data" in done.stdout
     assert "next: scm-distill sample runs/mine --grid" in done.stderr
-    assert names(tmp_path / "runs/mine") == {"config.yaml", "metrics.jsonl", "samples", "checkpoints", "export"}
+    files = {"config.yaml", "env.json", "metrics.jsonl", "report.html"}
+    assert names(tmp_path / "runs/mine") == {*files, "samples", "checkpoints", "export"}
+    assert "report: runs/mine/report.html" in done.stderr
     resolved = config.read(str(tmp_path / "runs/mine/config.yaml"))
     assert resolved == config.read(str(recipe))
 
@@ -87,6 +89,17 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     resumed = cli("train", recipe, "--resume", "auto", "-s", "train.steps=5", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == 5
+    sessions = json.loads((tmp_path / "runs/mine/env.json").read_text())["sessions"]
+    assert [session["step"] for session in sessions] == [0, 4]
+
+    made = (tmp_path / "runs/mine/report.html").read_text()
+    assert "step&nbsp;5&nbsp;of&nbsp;5" in made
+    assert str(tmp_path) not in made
+    done = cli("report", "runs/mine", "-o", "page.html", "--json")
+    assert json.loads(done.stdout) == {"report": "page.html"}
+    assert "Student and teacher, same seeds" in (tmp_path / "page.html").read_text()
+    assert cli("report", "runs/mine", "-o", "nowhere/page.html").returncode == 2
+    assert "holds no run" in cli("report", "pictures").stderr
 
 
 BAD = {
@@ -191,6 +204,7 @@ def test_an_interrupt_saves_and_says_how_to_resume(
     assert run.returncode == code, stderr
     assert "--resume auto" in stderr
     assert "Traceback" not in stderr
+    assert "Not finished" in (tmp_path / "runs/mine/report.html").read_text()
     steps = [int(p.name.removeprefix("step-")) for p in (tmp_path / "runs/mine/checkpoints").iterdir()]
     done = cli("train", recipe, "-s", f"train.steps={max(steps) + 1}", "--resume", "auto")
     assert done.returncode == 0, done.stderr
@@ -274,6 +288,7 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
             "--json",
         },
         "doctor": {"--json"},
+        "report": {"--out", "-o", "--json"},
     }  # fmt: skip
     assert set(root.commands["recipes"].commands) == {"list", "show", "copy", "schema"}
 
