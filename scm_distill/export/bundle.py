@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
 from scm_distill.evaluation.metrics import block_features, frechet
-from scm_distill.export import card, schedulers
+from scm_distill.export import card, lora, schedulers
 from scm_distill.export import check as checks
 from scm_distill.export import student as students
 from scm_distill.export.check import Checked
@@ -83,7 +83,6 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     try:
         call = save(trained, student, best, beside, facts, report)
         (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
-        (beside / CALL).write_text(json.dumps({"call": call}, indent=1) + "\n")
         checked = check(beside, student, best, trained, call)
         if not checked.relative <= TOLERANCE:
             raise UserError(
@@ -91,6 +90,8 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
                 "This is a fault of scm-distill: please report it with the run's config.yaml.",
                 code=1,
             )
+        adapter = lora.write(beside, trained, student, best, call, report)
+        (beside / CALL).write_text(json.dumps({"call": call, "lora": adapter}, indent=1) + "\n")
         card.write(beside, trained, facts, table, checked, call)
         _swap(beside, out)
     except BaseException:
