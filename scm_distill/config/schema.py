@@ -82,13 +82,24 @@ class Adapt(Section):
         "auto", description="width of the time embedding's low-pass in native steps; 0 is off"
     )
     tolerance: PositiveFloat = Field(0.05, description="auto: largest relative change of the teacher's F")
-    output: Literal["v_prediction", "keep"] = Field(
-        "v_prediction", description="what becomes of an epsilon or x_0 prediction; others stay as they are"
+    output: Literal["auto", "v_prediction", "keep"] = Field(
+        "auto",
+        description="what becomes of an epsilon or x_0 prediction, others stay; auto: v_prediction, adapters keep it",
     )
     prefit_steps: int = Field(1000, ge=0, description="regression of the new output onto the teacher's F")
     prefit_lr: PositiveFloat = 6e-4
     reclock: Literal["auto"] | bool = Field(
         "auto", description="a clock on which any t_mid is a grid point (auto: pixel UNets); off: the teacher's own"
+    )
+
+
+class Lora(Section):
+    """An adapter of low rank as the student, by peft, instead of the whole network."""
+
+    rank: PositiveInt | None = Field(None, description="of the adapter; null: the whole network is trained")
+    alpha: PositiveFloat | None = Field(None, description="the adapter is scaled by alpha / rank; null: the rank")
+    targets: Literal["attention", "all-linear"] | tuple[str, ...] = Field(
+        "attention", description="layers: to_q, to_k, to_v, to_out.0; or every Linear; or a list of name endings"
     )
 
 
@@ -177,6 +188,7 @@ class Recipe(Section):
     guidance: Guidance = Guidance()
     objective: Objective = Objective()
     adapt: Adapt = Adapt()
+    lora: Lora = Lora()
     optimizer: Optimizer = Optimizer()
     train: Train
     sampler: Sampler = Sampler()
@@ -213,4 +225,13 @@ class Recipe(Section):
             raise ValueError(f"push.repo {self.push.repo!r} is no Hub id: write NAME/MODEL")
         if self.guidance.dropout and scale is None:
             raise ValueError("guidance.dropout needs guidance.scale: without guidance there is no unconditional half")
+        if self.lora.rank is None and self.lora.alpha is not None:
+            raise ValueError("lora.alpha needs lora.rank: without a rank the whole network is trained")
         return self
+
+    @property
+    def output(self) -> Literal["v_prediction", "keep"]:
+        """What becomes of an epsilon or x_0 prediction."""
+        if self.adapt.output != "auto":
+            return self.adapt.output
+        return "v_prediction" if self.lora.rank is None else "keep"

@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
 from scm_distill.evaluation.metrics import block_features, frechet
-from scm_distill.export import card, facts, gallery, schedulers
+from scm_distill.export import card, facts, gallery, lora, schedulers
 from scm_distill.export import check as checks
 from scm_distill.export import student as students
 from scm_distill.export.check import Checked
@@ -92,9 +92,11 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
                 "This is a fault of scm-distill: please report it with the run's config.yaml.",
                 code=1,
             )
+        adapter = lora.write(beside, trained, student, best, call, report)
         shown = gallery.write(beside, trained, call, report)
         known = facts.collect(trained, best, table, search, checked, shown)
-        (beside / card.FACTS).write_text(json.dumps({"call": call, "facts": known}, indent=1) + "\n")
+        written = {"call": call, "lora": adapter, "facts": known}
+        (beside / card.FACTS).write_text(json.dumps(written, indent=1) + "\n")
         card.write(beside, out / "README.md")
         _swap(beside, out)
     except BaseException:

@@ -15,6 +15,7 @@ from scm_distill.errors import UserError
 from scm_distill.maths.clocks import EDMClock
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import denoise, diffuse
+from scm_distill.models import lora
 from scm_distill.models.student import Cond, Network
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.spy import Step, watch
@@ -40,13 +41,26 @@ def traced(
     target only through the solver's formula.
     """
     pipeline: Any = DiffusionPipeline.from_pretrained(str(folder))
-    path = folder / "scheduler" / "scheduler_config.json"
-    saved = json.loads(path.read_text()) if path.is_file() else {"": "none"}
+    saved = saved_scheduler(folder) or {"": "none"}
     if any(pipeline.scheduler.config.get(name) != value for name, value in saved.items() if name[:1] != "_"):
         raise UserError(
             f"{type(pipeline).__name__} brings its own scheduler along, whatever its folder says.",
             "No folder can make stock diffusers sample it in two steps, so it cannot be exported.",
         )
+    return compare(pipeline, student, times, cond, call, denoiser)
+
+
+def saved_scheduler(folder: Path) -> dict[str, Any]:
+    """The settings of an export's scheduler; nothing where its pipeline saves none."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+@torch.no_grad()
+def compare(
+    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+) -> Checked:
+    """As `traced`, of a stock pipeline at hand."""
     net = getattr(pipeline, denoiser)
     seen = watch(pipeline, {denoiser: net}, call, steps=2)
     counts = [len(step.calls) for step in seen.steps]
@@ -106,7 +120,8 @@ def repeat(
 
 
 def alone(student: Network) -> Network:
-    """A copy on the CPU in float32, to be run beside a reloaded folder."""
+    """A copy on the CPU in float32 with its adapters merged, to be run beside a reloaded folder."""
     copied = copy.deepcopy(student).cpu()
+    lora.merge(copied.net)
     copied.autocast = None
     return copied

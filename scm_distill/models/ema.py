@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,20 +27,21 @@ class PowerEMA(Generic[Module]):
     """A frozen float32 copy of a module, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
 
     `std` is the EMA's width as a share of the training time (paper sCM: 0.05). On a `device` of its own every update
-    copies the parameters there.
+    copies the parameters there. Frozen parameters are no copies but the module's own, if `shared`.
     """
 
-    def __init__(self, module: Module, std: float, device: torch.device | None = None) -> None:
+    def __init__(self, module: Module, std: float, device: torch.device | None = None, *, shared: bool = False) -> None:
         self.gamma = gamma_of(std)
-        self.module: Module = copy.deepcopy(module).float().requires_grad_(False).to(device)
+        kept: dict[int, Any] = {id(p): p for p in module.parameters() if shared and not p.requires_grad}
+        self.module: Module = copy.deepcopy(module, kept).float().requires_grad_(False).to(device)
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the parameters after optimizer step `step`, counted from 1."""
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
-        shadow: list[Tensor] = list(self.module.parameters())
-        current = [p.detach().to(s.device, torch.float32) for s, p in zip(shadow, module.parameters(), strict=True)]
-        torch._foreach_lerp_(shadow, current, weight)
+        both = [x for x in zip(self.module.parameters(), module.parameters(), strict=True) if x[1].requires_grad]
+        shadow: list[Tensor] = [s for s, _ in both]
+        torch._foreach_lerp_(shadow, [p.detach().to(s.device, torch.float32) for s, p in both], weight)
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Module]:

@@ -122,13 +122,17 @@ class Weight(nn.Module):
 
 
 class Student(nn.Module):
-    """F_theta, its derivative and w_phi from one `forward`: a DDP or FSDP2 wrapper passes nothing else through."""
+    """F_theta, its derivative and w_phi from one `forward`: a DDP or FSDP2 wrapper passes nothing else through.
+
+    `trained` names the parameters that may move; the others, where an adapter is trained, stay the teacher's.
+    """
 
     def __init__(self, network: Network, *, adaptive: bool) -> None:
         super().__init__()
         self.network = network
         self.weight = Weight() if adaptive else None
         self.derivative: Derivative = TwoPasses()
+        self.trained = [name for name, p in self.named_parameters() if p.requires_grad]
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """F_theta (B, ...), cos t sin t dF_theta/dt along dx/dt = v (B, ...) without a graph, and w_phi (B,).

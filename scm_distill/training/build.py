@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from scm_distill.errors import UserError
 from scm_distill.maths.schedules import native
 from scm_distill.maths.tangent import norm
 from scm_distill.maths.trigflow import diffuse
-from scm_distill.models import adapt
+from scm_distill.models import adapt, lora
 from scm_distill.models.derivatives import Memory, tangent_pass
 from scm_distill.models.student import Cond, Network
 from scm_distill.training.compare import Comparison
@@ -47,6 +48,8 @@ def load_teacher(recipe: config.Recipe, device: torch.device | None = None) -> t
 
 def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> Parts:
     """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+    if recipe.lora.rank is not None:
+        lora.require()
     return assemble(recipe, load_teacher(recipe, device))
 
 
@@ -99,15 +102,19 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
         raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
     if recipe.guidance.dropout and teacher.rule is None:
         raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
-    convention = teacher.convention
-    if (
-        isinstance(scale, tuple)
-        and convention is not None
-        and not teacher.family.guidance_input(teacher.family.student(teacher.net), convention)
-    ):
+    if not isinstance(scale, tuple) or teacher.convention is None:
+        return
+    net = teacher.family.student(teacher.net)
+    wider = teacher.family.guidance_input(net, teacher.convention)
+    if wider is None:
         raise UserError(
             f"A {type(teacher.net).__name__} has no input for a range of guidance scales.",
             "Set one guidance.scale; it is baked into the student.",
+        )
+    if recipe.lora.rank is not None and wider[0] is not net:
+        raise UserError(
+            f"A {type(net).__name__} is told a range of guidance scales by a layer of its own, which no adapter has.",
+            "Set one guidance.scale, or leave lora.rank away.",
         )
 
 
@@ -220,16 +227,26 @@ def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, c
         )
 
 
+def shares(recipe: config.Recipe) -> bool:
+    """Whether an adapter's frozen weights are the teacher's own: nothing narrows, moves or shares those out."""
+    alone = recipe.teacher.dtype == "fp32" and recipe.train.shard == "off" and "teacher" not in recipe.train.offload
+    return recipe.lora.rank is not None and alone
+
+
 def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> Network:
-    """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked."""
+    """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked.
+
+    With lora.rank the copy is frozen, and the adapters in it are trainable.
+    """
     teacher, F_teacher = parts.teacher, parts.F_teacher
     device = next(F_teacher.parameters()).device
     x_t, t, cond = x_t.to(device), t.to(device), on(cond, device)
-    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net)).float(), teacher.convention
+    kept: dict[int, Any] = {id(p): p for p in F_teacher.parameters() if shares(recipe)}
+    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float(), teacher.convention
     prediction = F_teacher.prediction
     # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
     gain = float(native(prediction, torch.tensor(parts.t_max), F_teacher.sigma_d).a.abs())
-    if prediction in ("epsilon", "sample") and recipe.adapt.output == "v_prediction":
+    if prediction in ("epsilon", "sample") and recipe.output == "v_prediction":
         report.say(f"output: {prediction} becomes v; at t_max an error of {prediction} is {gain:.3g} times larger in F")
         prediction = "v_prediction"
     else:
@@ -247,4 +264,11 @@ def new_student(parts: Parts, recipe: config.Recipe, x_t: Tensor, t: Tensor, con
         adapt.set_width(net, max(widths, default=0.0))
     F = Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, _autocast(recipe), convention)
     F.chunk = F_teacher.chunk
-    return F.requires_grad_(True)
+    settings = recipe.lora
+    if settings.rank is None:
+        return F.requires_grad_(True)
+    g = generator(recipe.train.seed, "adapter")
+    lora.inject(net, settings.rank, settings.alpha or settings.rank, settings.targets, g)
+    adapted, trained = len(list(lora.adapters(net))), sum(p.numel() for p in net.parameters() if p.requires_grad)
+    report.say(f"adapter of rank {settings.rank} in {adapted} layers: {trained:,} parameters are trained")
+    return F

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.models.ema import PowerEMA
+from scm_distill.models.student import Student
 from scm_distill.training.parallel import part_of, whole
 
 
@@ -63,17 +64,18 @@ def identity(recipe: config.Recipe) -> dict[str, Any]:
         "objective.sigma_d": recipe.objective.sigma_d,
         "objective.weighting": recipe.objective.weighting,
         "guidance": recipe.guidance.model_dump(mode="json"),
-        "adapt.output": recipe.adapt.output,
+        "adapt.output": recipe.output,
         "adapt.smooth_time": recipe.adapt.smooth_time,
+        "lora": None if recipe.lora.rank is None else recipe.lora.model_dump(mode="json"),
     }
 
 
 def same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | None) -> None:
     """Raises UserError when the checkpoint was made for another student than the recipe's."""
     for key, value in identity(recipe).items():
-        if state["made_with"][key] != value:
+        if (before := state["made_with"].get(key)) != value:
             raise UserError(
-                f"{resume} was made with {key}={state['made_with'][key]}, the recipe says {value}.",
+                f"{resume} was made with {key}={before}, the recipe says {value}.",
                 "Set it back, or start a new run with -o.",
             )
 
@@ -107,16 +109,23 @@ def save(accelerator: Accelerator, folder: Path, state: "Whole", facts: dict[str
 
 
 class Whole:
-    """What a checkpoint holds, whatever the number of processes: student, optimizer and EMA, by parameter name."""
+    """What a checkpoint holds, whatever the number of processes: student, optimizer and EMA, by parameter name.
 
-    def __init__(self, student: nn.Module, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
+    Of student and EMA, what is trained: the rest is read with the teacher.
+    """
+
+    def __init__(self, student: Student, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
         self.student, self.optimizer, self.ema = student, optimizer, ema
 
     def items(self) -> Iterator[tuple[str, Callable[[], Iterator[tuple[str, Tensor]]]]]:
         """File name without ending, and its tensors."""
-        yield "student", lambda: iter(self.student.named_parameters())
+        yield "student", lambda: iter(self._trained(self.student).items())
         yield "optimizer", self._moments
-        yield "ema", lambda: iter(self.ema.shadow.items())
+        yield "ema", lambda: iter(self._trained(self.ema.module).items())
+
+    def _trained(self, module: nn.Module) -> dict[str, Tensor]:
+        parameters = dict(module.named_parameters())
+        return {name: parameters[name] for name in self.student.trained}
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         for name, p in self.student.named_parameters():
@@ -128,7 +137,8 @@ class Whole:
         """Put a checkpoint back. Raises UserError when it does not fit or is damaged."""
         try:
             files = {name: load_file(path / f"{name}.safetensors") for name, _ in self.items()}
-            for name, parameters in (("student", dict(self.student.named_parameters())), ("ema", self.ema.shadow)):
+            for name, module in (("student", self.student), ("ema", self.ema.module)):
+                parameters = self._trained(module)
                 if files[name].keys() != parameters.keys():
                     raise ValueError(f"{name}.safetensors has other parameters than this student")
                 for key, p in parameters.items():

@@ -21,6 +21,7 @@ from scm_distill.training import (
     dataset,
     derivative,
     frozen,
+    movement,
     optimizer,
     parallel,
     prefit,
@@ -89,7 +90,7 @@ class Training:
         )
         self.F_teacher.to(self.device)
         self.network = student.network
-        bones = parallel.skeleton(self.network), parallel.skeleton(self.F_teacher)
+        bones = parallel.skeletons(self.network, self.F_teacher)
         self.planner = Planner(*bones, x_t / self.network.sigma_d, t, cond, self.device, d.world)
         self.memory = memory = self._layout()
         self.network.chunk = self.F_teacher.chunk = build.at_once(d.micro, memory)
@@ -252,7 +253,7 @@ class Training:
         if any(math.isnan(value) for value in asdict(student).values()):
             fix = f"Lower optimizer.lr and --resume {self.last}."
             raise UserError(f"The student's samples are not finite at step {self.step}.", fix, code=1)
-        if self.step > self.recipe.optimizer.warmup_steps and self._moved() < UNMOVED:
+        if self.step > self.recipe.optimizer.warmup_steps and movement.moved(self._fingerprint(), self.start) < UNMOVED:
             raise UserError(
                 f"The student's parameters have not moved in {self.step} steps.",
                 "Check optimizer.lr, and grad_norm in metrics.jsonl.",
@@ -278,14 +279,7 @@ class Training:
         return checkpoint.save(self.accelerator, folder, self.whole, state, keep)
 
     def _fingerprint(self) -> list[float]:
-        """The float64 sum of every parameter: it shows whether a single entry of it moved."""
-        sums = [parallel.whole(p.detach().sum(dtype=torch.float64)) for p in self.network.parameters()]
-        return torch.stack(sums).tolist()
-
-    def _moved(self) -> float:
-        """The relative change of the parameters since step 0, over their fingerprints."""
-        now, start = (torch.tensor(x, dtype=torch.float64) for x in (self._fingerprint(), self.start))
-        return float((now - start).norm() / start.norm())
+        return movement.fingerprint(self.network, self.whole.student.trained)
 
     def _prefit(self, x_t: Tensor, t: Tensor, cond: Cond) -> None:
         settings = self.recipe.adapt

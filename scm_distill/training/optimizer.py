@@ -10,7 +10,7 @@ from scm_distill import config
 
 
 def build(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> torch.optim.Optimizer:
-    """Adam, AdamW or RAdam as the recipe says."""
+    """Adam, AdamW or RAdam as the recipe says, of the parameters that are trained."""
     kinds: dict[str, type[torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -20,7 +20,7 @@ def build(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> tor
     arguments = {"lr": s.lr, "betas": s.betas, "eps": s.eps, "weight_decay": s.weight_decay}
     if s.name != "radam":  # the other two come in one kernel; RAdam takes all tensors at once on a GPU by itself
         arguments["fused"] = True
-    return kinds[s.name](parameters, **arguments)  # type: ignore[arg-type]
+    return kinds[s.name]([p for p in parameters if p.requires_grad], **arguments)  # type: ignore[arg-type]
 
 
 def lr(step: int, steps: int, settings: config.Optimizer) -> float:

@@ -134,9 +134,10 @@ def place(
         student.to(made.device)
         if world > 1 and (idle := freeze_idle(student, *one)):
             report.say(f"frozen, since F does not depend on them: {', '.join(idle)}")
-        ema = PowerEMA(student, settings.ema_std, torch.device("cpu") if "ema" in settings.offload else None)
+        away = torch.device("cpu") if "ema" in settings.offload else None
+        ema = PowerEMA(student, settings.ema_std, away, shared=away is None)
         return Placed(replicate(made, student), ema, None)
-    bones = skeleton(student.network), skeleton(F_teacher)
+    bones = skeletons(student.network, F_teacher)
     ema = PowerEMA(student, settings.ema_std)
     average = ema.module.network
     names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often made like it
@@ -206,10 +207,12 @@ def part_of(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
 
 
-def skeleton(network: Network) -> Network:
-    """A copy of `network` without weights, of which `gathered` makes a whole one after sharding."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in network.parameters()}
-    return copy.deepcopy(network, memo)
+def skeletons(student: Network, F_teacher: Network) -> tuple[Network, Network]:
+    """Copies without weights, of which `gathered` makes whole ones after sharding. What both share, the copies do."""
+    memo: dict[int, Any] = {}
+    for p in (*student.parameters(), *F_teacher.parameters()):
+        memo[id(p)] = nn.Parameter(p.detach().to("meta"), p.requires_grad)
+    return copy.deepcopy((student, F_teacher), memo)
 
 
 def gathered(sharded: Network, bones: Network, device: torch.device, *, main: bool) -> Network:

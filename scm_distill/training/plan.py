@@ -5,21 +5,16 @@ contents, while every storage is counted from its birth to its death. Integers a
 lengths off them. A network that needs contents all the same is measured, on 1 and 2 real samples.
 """
 
-import copy
-import weakref
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import islice, product
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from scm_distill import config
 from scm_distill.errors import UserError
@@ -29,6 +24,7 @@ from scm_distill.models.dual import blocks
 from scm_distill.models.student import Cond, Network, Student
 from scm_distill.objectives.scm import Objective
 from scm_distill.training import build, optimizer
+from scm_distill.training.tracing import Live, Peak, fake_copy
 
 ROOM = 0.92  # of the free memory may be planned for: the rest is workspaces and what the allocator cannot reuse
 
@@ -72,69 +68,6 @@ def available(device: torch.device) -> int:
     return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
 
 
-class Peak(NamedTuple):
-    """Of a trace, in bytes: `total` with the `gradients` that were there by then, and `bare` of any."""
-
-    total: int = 0
-    gradients: int = 0
-    bare: int = 0
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of all storages that are made while it is on."""
-
-    def __init__(self, *, fake: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.fake, self.now, self.gradients, self.peak = fake, 0, 0, Peak()
-        self.seen: dict[int, weakref.ref[Any]] = {}
-
-    def _add(self, x: Tensor, *, counted: bool) -> None:
-        storage = x.untyped_storage()
-        key, size = storage._cdata, storage.nbytes() if counted else 0
-        if key in self.seen and self.seen[key]() is not None:
-            return
-
-        def gone(_: Any) -> None:
-            self.now -= size
-            self.seen.pop(key, None)
-
-        self.seen[key] = weakref.ref(storage, gone)
-        self.now += size
-        highest = max(self.peak[:2], (self.now, self.gradients))
-        self.peak = Peak(*highest, max(self.peak.bare, self.now - self.gradients))
-
-    def own(self, p: Tensor) -> None:
-        """Book the gradient of a parameter as such; its hook."""
-        assert p.grad is not None
-        self.gradients += p.grad.untyped_storage().nbytes()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors, dtype = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], (kwargs or {}).get("dtype")
-        real = tensors or (dtype is not None and not dtype.is_floating_point)  # integers, and what is made of them
-        real = self.fake and real and not any(isinstance(x, fake_tensor.FakeTensor) for x in tensors)
-        for x in tensors:
-            self._add(x, counted=False)  # what was there before
-        with fake_tensor.unset_fake_temporarily() if real else nullcontext():
-            out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, Tensor):
-                self._add(x, counted=True)
-        return out
-
-
-def _fake(network: Network, mode: Any, device: torch.device) -> Network:
-    """A copy of `network` without contents."""
-    clock = network.clock  # reads tables, and takes no memory to speak of
-    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, index=lambda t: 500 * t)
-    memo: dict[int, Any] = {id(clock): ends}
-    for x in (*network.parameters(), *network.buffers()):
-        if x.is_floating_point() or x.is_meta:
-            with mode:
-                empty = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
-            memo[id(x)] = nn.Parameter(empty, x.requires_grad) if isinstance(x, nn.Parameter) else empty
-    return copy.deepcopy(network, memo)
-
-
 def _size(module: nn.Module) -> int:
     return sum(x.nbytes for x in (*module.parameters(), *module.buffers()))
 
@@ -144,7 +77,7 @@ class Planner:
     """Estimates for a student and its teacher; neither is moved or changed, both may be on the meta device.
 
     Of the probe x, t (B, ...) and cond (B, ...) only shapes, dtypes and integers count. The student must not be wrapped
-    yet; `device` is the one of the run.
+    yet; `device` is the one of the run. Parameters that both have are counted once.
     """
 
     network: Network
@@ -162,16 +95,20 @@ class Planner:
         micro, sharded = build.micro_batch(recipe, world), s.shard != "off"
         memory = s.memory if s.memory != "auto" else memory or "fast"
         share, whole, own = world if sharded else 1, _size(self.F_teacher), _size(self.network)
+        teachers = {id(p) for p in self.F_teacher.parameters()}
+        shared = sum(p.nbytes for p in self.network.parameters() if id(p) in teachers)
+        frozen = sum(p.nbytes for p in self.network.parameters() if not p.requires_grad)
+        ema = own // share if sharded or "ema" in s.offload else own - frozen
         trained = sum(p.nbytes for p in self.network.parameters() if p.requires_grad) // share
         there = whole // (world if s.shard == "all" else 1)
         away = () if self.device.type == "cpu" else s.offload  # where the device is the host, nothing can be
         if "teacher" in away:
             there = 2 * max(sum(p.nbytes for p in m.parameters(recurse=False)) for m in self.F_teacher.modules())
         held = {
-            "student": own // share,
+            "student": (own - shared) // share,
             "gradients": trained,
             "optimizer": 2 * trained,
-            "ema": 0 if "ema" in away else own // share,
+            "ema": 0 if "ema" in away else ema,
             "teacher": there // {"fp32": 1, "bf16": 2, "int8": 4}[recipe.teacher.dtype],
             "gathered": 0,
         }
@@ -184,7 +121,7 @@ class Planner:
         phases = {
             "backward": held | {"activations": step.bare},
             "optimizer step": held | {"activations": self._update(recipe) // share},
-            "evaluation": held | {"activations": forward.bare, "ema": own // share},  # it comes back for that
+            "evaluation": held | {"activations": forward.bare, "ema": ema},  # it comes back for that
         }
         if world == 1 and s.batch_size == micro:  # no buckets of DDP and no accumulation: gradients come and go
             phases["backward"] |= {"gradients": step.gradients, "activations": step.total - step.gradients}
@@ -223,7 +160,7 @@ class Planner:
         """The bytes that a step of the optimizer makes and drops."""
         if (name := recipe.optimizer.name) not in self._peaks:
             with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
-                made = [nn.Parameter(torch.empty(p.shape)) for p in self.network.parameters()]
+                made = [nn.Parameter(torch.empty(p.shape)) for p in self.network.parameters() if p.requires_grad]
             for p in made:
                 p.grad = torch.empty_like(p)
             stepped = optimizer.build(made, recipe.optimizer)
@@ -264,7 +201,7 @@ class Planner:
         o, network, F_teacher = recipe.objective, self.network, self.F_teacher
         mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
         if fake:
-            network, F_teacher = _fake(network, mode, device), _fake(F_teacher, mode, device)
+            network, F_teacher = fake_copy(network, mode, device), fake_copy(F_teacher, mode, device)
             network.autocast = None if what == "check" else narrow
             F_teacher.autocast = None if F_teacher.prediction == "epsilon" else narrow
             network.chunk = F_teacher.chunk = n

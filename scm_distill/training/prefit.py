@@ -42,7 +42,7 @@ def fit(
     report: Reporter,
 ) -> None:
     """Take `total` Adam steps on E || F_theta - F_teacher ||^2; `steps` yields the micro-batches of each."""
-    parameters = list(student.parameters())
+    parameters = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr)
     report.begin("pre-fit", total)
     for step in range(total):

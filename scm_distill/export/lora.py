@@ -1,0 +1,132 @@
+"""The adapter of a student as the file that stock pipelines load, where the teacher's class loads one.
+
+`pytorch_lora_weights.safetensors` is written by the class's own `save_lora_weights`, and kept only if the teacher's
+stock pipeline with it, and with the student's scheduler, gives the student's two steps.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from torch import Tensor
+
+from scm_distill.errors import UserError
+from scm_distill.export import check as checks
+from scm_distill.export.schedulers import Grid
+from scm_distill.models import lora
+from scm_distill.models.student import Network
+from scm_distill.teachers import Teacher
+from scm_distill.training.draws import generator
+from scm_distill.training.loop import Trained
+from scm_distill.training.report import Reporter
+
+FILE: str = LORA_WEIGHT_NAME_SAFE
+SAME = 1e-5  # largest relative difference between the teacher with the adapter and the merged student, in float32
+
+
+def write(
+    folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any], report: Reporter
+) -> dict[str, Any] | None:
+    """Add the adapter's file to a student's folder; what a card says of it. None where no adapter was trained.
+
+    `merged` is the student with the adapter in its weights, on the CPU. "file" is None where the teacher's stock
+    pipeline cannot be made the student by one; "why" then says so.
+    """
+    settings, teacher = trained.recipe.lora, trained.parts.teacher
+    if settings.rank is None:
+        return None
+    weights = lora.pairs(trained.student.net)
+    facts: dict[str, Any] = {
+        "rank": settings.rank,
+        "alpha": settings.alpha or settings.rank,
+        "targets": settings.targets if isinstance(settings.targets, str) else list(settings.targets),
+        "modules": len(list(lora.adapters(trained.student.net))),
+        "file": None,
+    }
+    driven = {**call, **_unguided(teacher, call)}
+    if (why := _missing(teacher)) is None:
+        _save(folder, teacher, weights)
+        why, found = _compare(folder, trained, merged, best, driven)
+        if why is None:
+            report.say(f"adapter: {FILE}; the teacher's stock pipeline with it is the student to {found:.1e}")
+            return {**facts, "file": FILE, "call": driven, "difference": found}
+        (folder / FILE).unlink()
+    report.say(f"adapter: only the merged folder is written, since {why}")
+    return {**facts, "why": why}
+
+
+def _unguided(teacher: Teacher, call: Mapping[str, Any]) -> dict[str, Any]:
+    """What turns guidance off in the teacher's own pipeline, where the student's folder does that by itself."""
+    reading = teacher.reading
+    if reading is None or "guidance_scale" in call or reading.stock.guided_by != "guidance_scale":
+        return {}
+    return {"guidance_scale": reading.off}
+
+
+def _missing(teacher: Teacher) -> str | None:
+    """Why no file can make the teacher's stock pipeline the student; None where one may."""
+    if teacher.reading is None:
+        return "pixel pipelines load no adapters"
+    pipeline, denoiser = type(teacher.reading.stock.pipeline), teacher.reading.stock.denoiser
+    save: Any = getattr(pipeline, "save_lora_weights", None)
+    if save is None:
+        return f"{pipeline.__name__} loads no adapters"
+    wanted = {f"{denoiser}_lora_layers", f"{denoiser}_lora_adapter_metadata"}
+    if not wanted <= inspect.signature(save).parameters.keys():
+        return f"{pipeline.__name__} loads no adapters of its {denoiser}"
+    if teacher.scheduler.config.get("invert_sigmas", False):
+        return "the student counts its time from the other end"
+    return None
+
+
+def _save(folder: Path, teacher: Teacher, weights: Mapping[str, Tensor]) -> None:
+    """Write FILE with the settings that diffusers reads first: every layer has the scale 1, whatever its rank."""
+    assert teacher.reading is not None
+    ends = ".lora_B.weight"
+    ranks = {name.removesuffix(ends): value.shape[1] for name, value in weights.items() if name.endswith(ends)}
+    most = max(ranks.values(), key=list(ranks.values()).count)
+    others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != most}
+    metadata = {
+        "r": most,
+        "lora_alpha": most,
+        "target_modules": list(ranks),
+        "rank_pattern": others,
+        "alpha_pattern": others,
+    }
+    pipeline, denoiser = type(teacher.reading.stock.pipeline), teacher.reading.stock.denoiser
+    made: Any = pipeline
+    made.save_lora_weights(
+        str(folder), **{f"{denoiser}_lora_layers": weights, f"{denoiser}_lora_adapter_metadata": metadata}
+    )
+
+
+def _compare(
+    folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any]
+) -> tuple[str | None, float]:
+    """Why the teacher's stock pipeline with FILE is not the student, if it is not; and their relative difference."""
+    teacher, given = trained.parts.teacher, trained.prepared.given
+    assert teacher.reading is not None
+    stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
+    kind: Any = getattr(diffusers, checks.saved_scheduler(folder)["_class_name"])
+    pipeline = teacher.source.load(scheduler=kind.from_pretrained(str(folder), subfolder="scheduler"))
+    parts = teacher.family.parts()
+    if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
+        return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
+    ids = given.some(1, generator(0, "check"))
+    driven = stock.arguments([trained.prepared.prompts[int(ids[0])]], 2)
+    try:
+        pipeline.load_lora_weights(str(folder), weight_name=FILE)
+        found = checks.compare(
+            pipeline, merged, (best.t_max, best.t_mid), given.typical(ids), {**driven, **call}, stock.denoiser
+        )
+    except UserError as error:
+        return f"with the adapter alone the teacher's {name} is no two-step student: {error.problem}", float("nan")
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
+        return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
+    if not found.relative <= SAME:
+        return f"the teacher's {name} with the adapter differs from the student by {found.relative:.1e}", found.relative
+    return None, found.relative
