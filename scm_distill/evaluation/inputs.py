@@ -4,7 +4,7 @@ A sample is a PIL image, the frames of a clip (PIL images, or an array (F, H, W,
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,15 @@ def as_tensor(sample: Any) -> Tensor:
         wave = np.atleast_2d(to_array(sample))
         return torch.from_numpy(np.ascontiguousarray(wave if wave.shape[0] <= wave.shape[1] else wave.T)).float()
     return torch.stack([as_tensor(frame) for frame in frames(sample)], 1)
+
+
+def squared_errors(samples: Iterable[Any], reference: Iterable[Any]) -> Tensor:
+    """Mean squared difference of each sample from the teacher's of the same noise, (N,), float64, as in `as_tensor`.
+
+    The distance to the teacher's endpoint is the root of their mean.
+    """
+    pairs = zip(samples, reference, strict=True)
+    return torch.stack([(as_tensor(a).double() - as_tensor(b).double()).square().mean() for a, b in pairs])
 
 
 @dataclass(frozen=True)

@@ -137,11 +137,6 @@ def clip_score(image: Tensor, text: Tensor) -> Tensor:
     return 100 * functional.cosine_similarity(image.double(), text.double()).clamp_min(0)
 
 
-def rmse(a: Tensor, b: Tensor) -> float:
-    """Root mean square difference: how far samples (N, ...) are from the teacher's, drawn from the same noise."""
-    return float((a.double() - b.double()).square().mean().sqrt())
-
-
 def block_features(x: Tensor) -> Tensor:
     """Mean and contrast of blocks, (N, D): what an extractor-free Frechet distance is taken on.
 

@@ -14,7 +14,6 @@ from scm_distill.evaluation.metrics import (
     mmd,
     precision,
     recall,
-    rmse,
 )
 from scm_distill.evaluation.stock import seeded_noise
 
@@ -139,10 +138,6 @@ def test_chunks_do_not_change_a_figure(monkeypatch) -> None:
 def test_clip_score_is_a_cosine_cut_at_zero() -> None:
     image, text = torch.tensor([[2.0, 0], [1, 0], [1, 1]]), torch.tensor([[3.0, 0], [-1, 0], [0, 5]])
     assert clip_score(image, text).tolist() == pytest.approx([100, 0, 100 / 2**0.5])
-
-
-def test_rmse_by_hand() -> None:
-    assert rmse(torch.zeros(2, 2), torch.tensor([[1.0, 1], [1, 3]])) == pytest.approx(3**0.5)
 
 
 def test_recall_falls_when_the_samples_cover_less() -> None:
