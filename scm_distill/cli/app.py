@@ -8,6 +8,7 @@ import typer
 
 from scm_distill import __version__
 from scm_distill.cli import console, launch
+from scm_distill.cli.evaluate import evaluate
 from scm_distill.cli.recipes import app as recipes_app
 from scm_distill.cli.report import report
 from scm_distill.cli.sample import sample
@@ -104,6 +105,7 @@ def train(
 
 
 app.command()(sample)
+app.command("eval")(evaluate)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from scm_distill.errors import UserError
 
+WIDE = 160  # columns of a table where there is no terminal
 EVERY = 30.0  # seconds between lines where there is no terminal
 
 out = Console(soft_wrap=True, highlight=False)
@@ -51,12 +53,12 @@ def result_json(value: object) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of results, on stdout."""
-    drawing = Table(title=title, title_justify="left", title_style="bold")
+    drawing = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
-        drawing.add_column(name, justify="left" if i == 0 else "right")
+        drawing.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         drawing.add_row(*row)
-    out.print(drawing)
+    out.print(drawing, width=None if out.is_terminal else WIDE)
 
 
 def hush_libraries() -> None:

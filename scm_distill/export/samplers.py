@@ -46,6 +46,7 @@ def open_teacher(
     model: str,
     call: Mapping[str, Any],
     *,
+    guidance: float | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     batch: int | None = None,
@@ -56,7 +57,8 @@ def open_teacher(
 ) -> Sampler:
     """A teacher by pipeline folder, `builtin:NAME`, Hub id or single file; `loading` as in teachers.load_pipeline.
 
-    `call` are the arguments of its student's call; those that are the student's own are left away. Raises UserError.
+    `call` are the arguments of its student's call; those that are the student's own are left away.
+    `guidance` is the scale to guide it by, where its call has one; None leaves that to the call. Raises UserError.
     """
     maker: Maker
     if not model.endswith(".safetensors") and _is_pixel(model, revision):
@@ -65,7 +67,8 @@ def open_teacher(
         maker = Pixels(teacher, student=False)
     else:
         pipeline = teachers.load_pipeline(model, revision=revision, dtype=dtype, **loading)
-        maker = Pipeline(pipeline, shared(call), None)
+        scale = {"guidance_scale": guidance} if guidance is not None else {}
+        maker = Pipeline(pipeline, shared(call) | scale, None)
     return _sampler(maker, device, batch, report, compile=compile)
 
 
