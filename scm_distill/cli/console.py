@@ -129,7 +129,7 @@ class Live:
             self.bar.stop()
             self.bar = None
         if not self.quiet:
-            say(f"{self.phase}: {self.total - self.first} steps in {time.monotonic() - self.began:.0f} s")
+            say(f"{self.phase}: {self.total - self.first} done in {time.monotonic() - self.began:.0f} s")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

@@ -42,9 +42,9 @@ def sample(
     }  # fmt: skip
     student = samplers.open_student(model, **how)
     seeds, conditions = wanted.samples(student.facts, model)
-    ending = writing.suffix_of(student.facts, form)
     made_for = student.facts.default_steps
     student.check(steps := steps or made_for)
+    ending = writing.suffix_of(student.facts, form)
     runs = {"student": (student, steps)}
     if compare:
         teacher = _teacher(compare, model, student, how)
@@ -87,7 +87,9 @@ def sample(
                 summary["grid"] = str(folder / "grid.png")
                 _side_by_side([grid(shown, min(len(seeds), COLUMNS)) for shown in sheets]).save(folder / "grid.png")
         except KeyboardInterrupt:
-            keep.append(True)
+            if index.begun:
+                keep.append(True)
+                report.say(f"what is finished stays in {folder}")
             raise
     if compare:
         mine, its = summary["student"], summary["teacher"]

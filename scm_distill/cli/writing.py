@@ -65,12 +65,12 @@ class Index:
     """index.jsonl of a folder, an object a file; entries of earlier calls stay unless their file is written anew."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self.path, self._names, self._begun = folder / INDEX, set(names), False
+        self.path, self._names, self.begun = folder / INDEX, set(names), False
 
     def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Note files that are complete."""
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             kept = [line for line in self._lines() if json.loads(line)["file"] not in self._names]
             beside = self.path.with_name("." + INDEX)
             beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -17,6 +17,7 @@ from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock as loops
 from scm_distill.export.noise import PerSample
+from scm_distill.export.student import Student
 from scm_distill.teachers import Teacher, spy
 from scm_distill.teachers.stock import Driver, Modality, drive, modality_of
 
@@ -46,15 +47,14 @@ class Facts:
 class Pixels:
     """A pixel UNet: a student by its LCMScheduler, a teacher by DDIM. Its stock pipeline takes no labels, it does."""
 
-    def __init__(self, teacher: Teacher, *, student: bool) -> None:
+    def __init__(self, teacher: Teacher, student: Student | None = None) -> None:
         self.net: Any = teacher.net
         self.call: dict[str, Any] = {}
-        self.shape, self.student = teacher.sample_shape, student
-        self.scheduler: Any = teacher.scheduler
+        self.shape, self.scheduler, self.student = teacher.sample_shape, teacher.scheduler, student
         driver: Driver = "none" if teacher.classes is None else "labels"
         scheduler, steps = ("LCMScheduler", 2) if student else ("DDIMScheduler", loops.TEACHER_STEPS)
         self.facts = Facts(driver, teacher.classes, "image", scheduler, steps, self.shape)
-        self.deterministic = not student
+        self.deterministic = student is None
 
     @property
     def nets(self) -> list[nn.Module]:
@@ -67,15 +67,8 @@ class Pixels:
 
     def check(self, steps: int) -> None:
         """Raise UserError for a number of steps that the scheduler has not."""
-        if not self.student:
-            return
-        try:
-            self.scheduler.set_timesteps(steps)
-        except ValueError as error:
-            most = self.scheduler.config.original_inference_steps
-            raise UserError(
-                f"This student samples in 1 to {most} steps, not {steps}.", "Two is what it is for."
-            ) from error
+        if self.student:
+            self.student.times(steps)
 
     def batch(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
         """One image a seed."""
@@ -193,7 +186,7 @@ def shared(call: Mapping[str, Any]) -> dict[str, Any]:
 def _rate(pipeline: Any) -> int:
     """Samples a second of what an audio pipeline returns."""
     for part in ("vae", "vocoder"):
-        rate = getattr(getattr(getattr(pipeline, part, None), "config", None), "sampling_rate", None)
-        if rate:
+        config = getattr(getattr(pipeline, part, None), "config", None)
+        if rate := getattr(config, "sampling_rate", None) or getattr(config, "sample_rate", None):
             return int(rate)
     return 44100

@@ -33,9 +33,9 @@ def open_student(
     folder = students.locate(model)
     maker: Maker
     if _is_pixel(folder, None):
-        student = students.load(model).pipeline
-        _cast(student.net, dtype)
-        maker = Pixels(student, student=True)
+        student = students.load(model)
+        _cast(student.pipeline.net, dtype)
+        maker = Pixels(student.pipeline, student)
     else:
         call = call_of(folder)
         maker = Pipeline(teachers.load_pipeline(folder, dtype=dtype), call, int(call["num_inference_steps"]))
@@ -64,7 +64,7 @@ def open_teacher(
     if not model.endswith(".safetensors") and _is_pixel(model, revision):
         teacher = teachers.load(model, revision=revision, allow_pickle=loading.get("allow_pickle", False))
         _cast(teacher.net, dtype)
-        maker = Pixels(teacher, student=False)
+        maker = Pixels(teacher)
     else:
         pipeline = teachers.load_pipeline(model, revision=revision, dtype=dtype, **loading)
         scale = {"guidance_scale": guidance} if guidance is not None else {}

@@ -72,8 +72,10 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["student"]["steps"] == 2
-    assert summary["student"]["ms_per_image"] < summary["teacher"]["ms_per_image"]
-    files = {f"seed-{i:05d}{who}.png" for i in (5, 6, 7) for who in ("", "-teacher")} | {"grid.png"}
+    assert (summary["student"]["evaluations"], summary["teacher"]["evaluations"]) == (2, 50)
+    assert summary["speedup"]["evaluations"] == 25
+    assert summary["speedup"]["wall_clock"] > 1
+    files = {f"seed-{i:05d}{who}.png" for i in (5, 6, 7) for who in ("", "-teacher")} | {"grid.png", "index.jsonl"}
     assert names(tmp_path / "pictures") == files
     with Image.open(tmp_path / "pictures" / "grid.png") as picture:
         assert picture.width > 2 * 3 * 64
@@ -284,8 +286,8 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
         "train": {"--set", "-s", "--out", "-o", "--resume", "--num-processes", "--dry-run", "--json"},
         "inspect": {"-s", "--set", "--export-check", "--json"},
         "sample": {
-            "-p", "--prompt", "-n", "--number", "--seed", "--steps", "--classes", "--grid", "--compare", "--out", "-o",
-            "--json",
+            "-p", "--prompt", "--prompts", "--classes", "-n", "--number", "--seed", "--steps", "--batch", "--compare",
+            "--dtype", "--device", "--compile", "--format", "--fps", "--grid", "--out", "-o", "--json",
         },
         "doctor": {"--json"},
         "report": {"--out", "-o", "--json"},
