@@ -88,6 +88,7 @@ def test_the_figures_are_the_runs(text: str) -> None:
     assert "The two-step student matches its teacher" in said
     assert "is 1.06 times that of the teacher at its default 50 steps" in said
     assert "25 times fewer network evaluations and is 24.5 times as fast" in said
+    assert "Sampler Evaluations Fréchet distance ↓ Recall ↑ Scheduler Student, 1 step 1 24.0" in said
     assert "Student, 2 steps 2 17.0 0.900 student scheduler" in said
     assert f"Teacher, 50 steps 50 1{words.TIMES} 20.0 1.00{words.TIMES}" in said
     assert "n = 512, seed 0, reference cats, features digits 0123456789ab" in said
