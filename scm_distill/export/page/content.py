@@ -17,7 +17,7 @@ from scm_distill.export.page.words import TIMES, count, number
 
 WHO = ("Teacher", "Student, 2 steps", "Student, 1 step")  # the rows of a preview
 ABREAST, OVER_TIME, MOMENTS = 4, 8, 8  # samples in a sheet, and in a row of the history; rows of it
-SHEET, HISTORY = 224, 128  # width of a sample there, in pixels
+SHEET, HISTORY = 900, 1060  # width of them in pixels
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _sheets(step: int, rows: list[list[Any]]) -> list[Picture]:
     for first in range(0, len(rows[0]), across):
         last = min(first + across, len(rows[0]))
         alt = f"Samples {first + 1} to {last} at step {step:,}, each column from one noise; rows: {', '.join(WHO)}."
-        found.append(picture(sheet([row[first:last] for row in rows], SHEET), alt))
+        found.append(picture(sheet([row[first:last] for row in rows], SHEET // across), alt))
     return found
 
 
@@ -99,7 +99,7 @@ def _history(previews: list[tuple[int, list[list[Any]]]]) -> list[Shown]:
     across = abreast(previews[0][1][0][0], OVER_TIME)
     strips = [(f"step {step:,}", rows[1]) for step, rows in previews] + [("teacher", previews[-1][1][0])]
     return [
-        Shown(title, picture(sheet([row[:across]], HISTORY), f"Samples of the same noises, {title}."))
+        Shown(title, picture(sheet([row[:across]], HISTORY // across), f"Samples of the same noises, {title}."))
         for title, row in strips
     ]
 
@@ -171,12 +171,8 @@ def _measured(rows: list[dict[str, Any]]) -> Table | None:
         return None
     keys = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
     names = [words.NAMES.get(key, (key.replace("_", " ").capitalize(), "")) for key in keys]
-    head = [
-        "Sampler",
-        "Scheduler",
-        "Evaluations",
-        *(f"{name}\N{NO-BREAK SPACE}{arrow}".strip() for name, arrow in names),
-    ]
+    metrics = [f"{name}\N{NO-BREAK SPACE}{arrow}".strip() for name, arrow in names]
+    head = ["Sampler", "Evaluations", *metrics, "Scheduler"]
     body = [
         [_who(row), count(row["evaluations"]), *(number(row["metrics"].get(key)) for key in keys), row["scheduler"]]
         for row in rows
@@ -281,7 +277,9 @@ def _machine(run: Run) -> list[tuple[str, str]]:
         return []
     last = run.sessions[-1]
     names = list(last["devices"])
-    devices = ", ".join(f"{names.count(name)} {TIMES} {name}" for name in dict.fromkeys(names))
+    devices = ", ".join(
+        f"{names.count(name)} {TIMES} {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)
+    )
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     return [
         ("Devices", devices),
