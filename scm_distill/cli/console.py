@@ -58,7 +58,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         drawing.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         drawing.add_row(*row)
-    out.print(drawing, width=None if out.is_terminal else WIDE)
+    if not out.is_terminal:
+        out.width = WIDE
+    out.print(drawing)
 
 
 def hush_libraries() -> None:

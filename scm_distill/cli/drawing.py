@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from scm_distill import config
 from scm_distill.cli import writing
 from scm_distill.cli.folders import claimed
+from scm_distill.cli.opening import name_of, teacher_of
 from scm_distill.cli.requests import Wanted, device_of, dtype_of
 from scm_distill.data.pictures import grid, picture
-from scm_distill.errors import UserError
 from scm_distill.export import samplers
 from scm_distill.export.sampler import Sampler
 from scm_distill.training.report import Reporter
@@ -47,7 +45,7 @@ def sample(
     ending = writing.suffix_of(student.facts, form)
     runs = {"student": (student, steps)}
     if compare:
-        teacher = _teacher(compare, model, student, how)
+        teacher, _ = teacher_of(compare, model, student, how)
         runs["teacher"] = (teacher, teacher.facts.default_steps)
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
@@ -56,7 +54,7 @@ def sample(
     index = writing.Index(folder, [name for names in files.values() for name in names])
     index.check()
     summary: dict[str, Any] = {
-        "folder": str(folder), "samples": len(seeds), "device": _name(how["device"]), "dtype": dtype,
+        "folder": str(folder), "samples": len(seeds), "device": name_of(how["device"]), "dtype": dtype,
     }  # fmt: skip
     sheets = []
     with claimed(folder) as keep:
@@ -117,29 +115,6 @@ def _cost(sampler: Sampler, steps: int, rows: float, seconds: float, n: int) -> 
     if sampler.compile:
         cost["compile_seconds"] = sampler.compiled_in
     return cost
-
-
-def _teacher(compare: str, model: str, student: Sampler, how: dict[str, Any]) -> Sampler:
-    """The teacher of this name, or, by the word `teacher`, the one that the run was made from. Raises UserError."""
-    loading: dict[str, Any] = {}
-    repo = compare
-    if compare == "teacher":
-        path = Path(model).expanduser()
-        recipe = next((p for p in (path / "config.yaml", path.parent / "config.yaml") if p.is_file()), None)
-        if recipe is None:
-            raise UserError(f"{model} is no run folder, so its teacher is not known.", "Give --compare PATH_OR_HUB_ID.")
-        made_from = config.read(str(recipe)).teacher
-        repo = made_from.repo
-        loading = made_from.model_dump(include={"revision", "allow_pickle", "pipeline", "config"})
-    teacher = samplers.open_teacher(repo, student.call, **how, **loading)
-    a, b = student.facts, teacher.facts
-    if (a.driver, a.modality, a.classes, a.shape) != (b.driver, b.modality, b.classes, b.shape):
-        raise UserError(f"{repo} makes other samples than {model}.", "Give the teacher that this student came from.")
-    return teacher
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _side_by_side(grids: list[Image.Image]) -> Image.Image:

@@ -254,7 +254,7 @@ def test_the_teacher_of_what_is_no_run_is_not_known(made: Made, here: Path) -> N
     lone.mkdir()
     (lone / "export").symlink_to(made("ddpm") / "export")
     done = invoke(lone / "export", "--compare", "teacher", "-o", "out")
-    assert (done.exit_code, "is no run folder" in done.stderr) == (2, True)
+    assert (done.exit_code, "does not say which teacher" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow
