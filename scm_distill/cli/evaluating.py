@@ -113,10 +113,18 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
         _write(out, result)
         report.say(f"written: {out}")
     if out == folder / card.EVALUATION:
-        card.write(folder)
-        if (folder.parent / "config.yaml").is_file() and (folder.parent / "metrics.jsonl").is_file():
-            page.write(folder.parent)
+        _renew(folder, report)
     return result
+
+
+def _renew(folder: Path, report: Reporter) -> None:
+    """Put the figures into the export's card, and into the run's report where it lies in a run."""
+    try:
+        card.write(folder)
+        if (folder.parent / "metrics.jsonl").is_file():
+            report.say(f"report: {page.write(folder.parent)}")
+    except UserError as error:  # an export of an older version; its figures are measured all the same
+        report.say(f"the card is as it was: {error.problem}")
 
 
 @dataclass(frozen=True)

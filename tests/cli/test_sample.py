@@ -1,6 +1,5 @@
 """`sample` on folders as an export writes them: what may be asked for, what lies there afterwards, what is refused."""
 
-import functools
 import json
 import os
 import signal
@@ -14,14 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import zoo
-from diffusers import DDIMScheduler, DDPMPipeline
 from PIL import Image
 from typer.testing import CliRunner
 
 from scm_distill.cli.app import app
-from scm_distill.export import schedulers
-from scm_distill.export.schedulers import Grid
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,34 +34,6 @@ def drawn(*arguments: object) -> dict[str, Any]:
     done = invoke(*arguments, "--json")
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A run folder with an export in it and its teacher beside it, as after a training that changed nothing."""
-
-    @functools.cache
-    def make(name: str) -> Path:
-        family, folder = zoo.load_all()[name], tmp_path_factory.mktemp(name)
-        pipe = family.pipeline()
-        pipe.save_pretrained(folder / "teacher")
-        call = {"num_inference_steps": 2, **family.call}
-        if name == "wan":
-            pipe.scheduler = schedulers.flow(pipe.scheduler, Grid(1.5, 1.1), 1.0, in_call=False)
-            call["guidance_scale"] = 1.0
-        elif name != "stable_audio":
-            bar = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod
-            pipe.scheduler = schedulers.discrete(bar, "v_prediction" if name == "ddpm" else "epsilon", 8)
-            call |= {"guidance_scale": 0.0} if name == "sd15" else {}
-        if name == "ddpm":
-            pipe = DDPMPipeline(pipe.unet, pipe.scheduler)
-        pipe.save_pretrained(folder / "export")
-        (folder / "export" / "scm_distill.json").write_text(json.dumps({"call": call}))
-        recipe = {"teacher": {"repo": str(folder / "teacher")}, "data": {"source": "teacher"}, "train": {"steps": 1}}
-        (folder / "config.yaml").write_text(json.dumps(recipe))
-        return folder
-
-    return make
 
 
 @pytest.fixture(autouse=True)
