@@ -234,8 +234,9 @@ def open_clip_score(spec: str, device: torch.device | str = "cpu", *, revision: 
             f"{spec} is a {type(model).__name__}, and the CLIP score needs a CLIPModel.",
             "Give one such as openai/clip-vit-large-patch14.",
         )
-    resize = resize_of(_settings(loaded, spec))
+    settings = _settings(loaded, spec)
     try:
+        resize = resize_of(settings)
         tokenizer = AutoTokenizer.from_pretrained(loaded.folder)
     except Exception as error:  # missing files and damaged ones raise many kinds
         raise _failure(spec, error) from error

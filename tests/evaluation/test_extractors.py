@@ -1,6 +1,8 @@
 """Extractors: built-in ones, and tiny transformers models saved to disk."""
 
 import hashlib
+import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,21 @@ def test_clip_score_against_the_models_own_logits(clip: Path) -> None:
     assert open_extractor(str(clip)).identity["features"] == "image embedding, 8"
 
 
+def test_a_hub_id_is_known_by_its_commit(tmp_path: Path, dinov2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, repo = "a" * 40, tmp_path / "models--org--tiny"
+    shutil.copytree(dinov2, repo / "snapshots" / commit)  # as a download leaves it
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    extractor = open_extractor("org/tiny")
+    assert (extractor.identity["id"], extractor.identity["revision"]) == ("org/tiny", commit)
+    with pytest.raises(UserError, match="could not be had from the Hub"):
+        open_extractor("org/other")
+    with pytest.raises(UserError, match="could not be had from the Hub"):
+        open_extractor("org/tiny", revision="v2")
+
+
 def test_errors_say_what_to_do(tmp_path: Path, dinov2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="There is no extractor no/such/folder"):
         open_extractor("no/such/folder")
@@ -218,6 +235,7 @@ def test_errors_say_what_to_do(tmp_path: Path, dinov2: Path, monkeypatch: pytest
         open_extractor(str(bare))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed")
 def test_inception_says_what_to_install() -> None:
     with pytest.raises(UserError) as caught:
         open_extractor("inception")
