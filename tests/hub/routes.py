@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
 from hub import lfs
 from hub.store import LARGE, Commit, File, Repo
 

@@ -200,7 +200,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(response.raw)
 
-        do_GET = do_HEAD = do_POST = do_PUT = _any
+        do_GET = do_HEAD = do_POST = do_PUT = _any  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

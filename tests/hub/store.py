@@ -52,7 +52,9 @@ class File:
         """The git object id: of the content, or of the LFS pointer."""
         content = self.content
         if content is None:
-            content = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
+            content = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
+            )
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     @property
