@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
 from scm_distill.evaluation.metrics import block_features, frechet
-from scm_distill.export import card, schedulers
+from scm_distill.export import card, facts, gallery, schedulers
 from scm_distill.export import check as checks
 from scm_distill.export import student as students
 from scm_distill.export.check import Checked
@@ -35,7 +35,7 @@ from scm_distill.training.given import on
 from scm_distill.training.loop import Trained
 from scm_distill.training.report import Reporter
 
-CALL = "scm_distill.json"  # in an export: the arguments of its two-step call
+CALL = card.FACTS  # in an export: the arguments of its two-step call, and what its card says
 TOLERANCE = 1e-4  # largest difference between stock diffusers and ourselves, pixels in [-1, 1], or relative
 
 
@@ -71,7 +71,7 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.advance(2)
     beside = out.with_name(out.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
-    facts = {
+    metadata = {
         "base_model": trained.parts.teacher.name,
         "sigma_d": repr(network.sigma_d),
         "t_max": repr(best.t_max),
@@ -81,9 +81,10 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     }
     student = checks.alone(network)
     try:
-        call = save(trained, student, best, beside, facts, report)
+        call = save(trained, student, best, beside, metadata, report)
+        facts.forget_paths(beside)
+        facts.copy_licence(trained.parts.teacher, beside)
         (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
-        (beside / CALL).write_text(json.dumps({"call": call}, indent=1) + "\n")
         checked = check(beside, student, best, trained, call)
         if not checked.relative <= TOLERANCE:
             raise UserError(
@@ -91,7 +92,10 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
                 "This is a fault of scm-distill: please report it with the run's config.yaml.",
                 code=1,
             )
-        card.write(beside, trained, facts, table, checked, call)
+        shown = gallery.write(beside, trained, call, report)
+        known = facts.collect(trained, best, table, search, checked, shown)
+        (beside / card.FACTS).write_text(json.dumps({"call": call, "facts": known}, indent=1) + "\n")
+        card.write(beside, out / "README.md")
         _swap(beside, out)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -113,7 +117,7 @@ def _swap(new: Path, out: Path) -> None:
 
 
 def save(
-    trained: Trained, student: Network, best: Grid, folder: Path, facts: dict[str, str], report: Reporter
+    trained: Trained, student: Network, best: Grid, folder: Path, metadata: dict[str, str], report: Reporter
 ) -> dict[str, Any]:
     """Write the pipeline folder and student.safetensors; the arguments of its two-step call."""
     teacher = trained.parts.teacher
@@ -127,7 +131,7 @@ def save(
         parts = {teacher.reading.stock.denoiser: net, "scheduler": scheduler, **teacher.family.parts()}
         teacher.source.load(**parts).save_pretrained(str(folder))
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, folder / "student.safetensors", metadata={"format": "pt", **facts})
+    save_file(weights, folder / "student.safetensors", metadata={"format": "pt", **metadata})
     return call
 
 

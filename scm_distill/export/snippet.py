@@ -1,0 +1,53 @@
+"""The stock call of an export, as code that runs without this package."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+UNCONDITIONAL = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{path}")
+generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+images = pipe(batch_size=4, num_inference_steps=2, generator=generators).images
+"""
+
+CONDITIONAL = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{path}")  # this pipeline takes no labels, its parts do
+labels = torch.tensor([0, 1, 2, 3]) % {classes}
+generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+x = torch.cat([torch.randn(1, {shape}, generator=g) for g in generators])
+pipe.scheduler.set_timesteps(2)
+with torch.no_grad():
+    for k in pipe.scheduler.timesteps:
+        x = pipe.scheduler.step(pipe.unet(x, k, class_labels=labels).sample, k, x, generator=generators).prev_sample
+images = pipe.numpy_to_pil((x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
+"""
+
+TRACED = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{path}")
+samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
+"""
+
+
+def snippet(path: str, call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """The stock call, as code that runs; it draws the first pictures of the gallery."""
+    if facts["pixels"] and facts["classes"] is None:
+        return UNCONDITIONAL.format(path=path)
+    if facts["pixels"]:
+        return CONDITIONAL.format(path=path, classes=facts["classes"], shape=", ".join(map(str, facts["sample_shape"])))
+    example = facts["example"]
+    first = {
+        "prompt": [f"prompt={json.dumps(example or 'a photo of a cat', ensure_ascii=False)}"],
+        "labels": [f"class_labels=[{example or 0}]"],
+        "none": [],
+    }[facts["driver"]]
+    arguments = ", ".join([*first, *(f"{name}={value!r}" for name, value in call.items())])
+    return TRACED.format(path=path, arguments=arguments)
