@@ -71,6 +71,10 @@ class Client:
 
     def whoami(self, repo: str) -> dict[str, Any]:
         """The account. Raises UserError without a token, or with one that is not accepted."""
+        if not self.token:
+            raise UserError(
+                f"There is no token for {self.endpoint}.", "Type `hf auth login`, or set HF_TOKEN to a write token."
+            )
         with explained(self.endpoint, repo, self.token):
             return dict(self.api.whoami(token=self.token))
 

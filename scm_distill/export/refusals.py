@@ -12,7 +12,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    LocalTokenNotFoundError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -51,8 +51,6 @@ def _told(error: BaseException, endpoint: str, repo: str) -> tuple[str, str, int
     """Problem, fix and exit code; None for an error that is not the Hub's."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, so nothing can be pushed.", "Unset it.", 2
-    if isinstance(error, LocalTokenNotFoundError):
-        return f"There is no token for {endpoint}.", "Type `hf auth login`, or set HF_TOKEN to a write token.", 2
     if isinstance(error, HFValidationError):
         return f"{repo!r} is no name of a repo.", "Give NAMESPACE/NAME, or NAME for one of your own.", 2
     if isinstance(error, HfHubHTTPError):
@@ -63,7 +61,7 @@ def _told(error: BaseException, endpoint: str, repo: str) -> tuple[str, str, int
             raise NoXet from error
         status = 401 if "(401" in said else 403
         return _status(status, "", endpoint, repo) if "(40" in said else _status(500, "", endpoint, repo)
-    if isinstance(error, HTTP_ERROR | ConnectionError | TimeoutError):
+    if isinstance(error, (HTTP_ERROR, ConnectionError, TimeoutError, LocalEntryNotFoundError)):
         return (
             f"{endpoint} cannot be reached: {_short(said)}",
             f"Check the network{', and HF_ENDPOINT, which names it' if os.environ.get('HF_ENDPOINT') else ''}. "

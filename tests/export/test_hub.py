@@ -1,5 +1,6 @@
 """Pushing to a Hub on the loopback device, by the real client: what arrives, what is sent again, what is refused."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     def go(*, xet: bool = False, part: int | None = None) -> Hub:
         hub = Hub(tmp_path / "hub", xet=xet, part=part)
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
         running.append(hub.__enter__())
         return hub
@@ -242,14 +245,18 @@ def test_an_interrupted_upload_goes_on(start: Start, run: Path, monkeypatch: pyt
     monkeypatch.setattr(upload, "LARGE", 1000)
     weights = run / "export" / WEIGHTS
     (run / "export/unet/more.safetensors").write_bytes(weights.read_bytes() + b"more")
+    second = hashlib.sha256((run / "export/unet/more.safetensors").read_bytes()).hexdigest()
     hub.fail("PUT", "/storage/", 500)  # the client tries again by itself
+    hub.fail("PUT", second, 400)
+    assert "HTTP 400" in refusal(hub, run).problem
+    assert len(hub.blobs) == 1
     hub.fail("POST", "/commit/", 500)
     error = refusal(hub, run)
     assert (error.code, "HTTP 500" in error.problem, "same command" in error.fix) == (1, True, True)
-    assert len(hub.blobs) == 2  # the picture comes with the commit
+    assert hub.seen("PUT", second) == [f"/storage/{second}"] * 2
     hub.requests.clear()
     assert set(push(hub, run).uploaded) == {*PUBLISHED, "unet/more.safetensors"}
-    assert len(hub.seen("PUT")) == 1
+    assert not hub.seen("PUT")
     assert hub.files("ada/student")[WEIGHTS] == weights.read_bytes()
 
 
