@@ -57,10 +57,11 @@ def _told(error: BaseException, endpoint: str, repo: str) -> tuple[str, str, int
         return _answered(error, endpoint, repo)
     said = str(error)
     if XET_ROUTE in said:
-        if "(404" in said:
+        found = re.search(r"\((\d{3}) ", said)
+        if found and found[1] == "404":
             raise NoXet from error
-        status = 401 if "(401" in said else 403
-        return _status(status, "", endpoint, repo) if "(40" in said else _status(500, "", endpoint, repo)
+        if found:
+            return _status(int(found[1]), "", endpoint, repo)
     if isinstance(error, (HTTP_ERROR, ConnectionError, TimeoutError, LocalEntryNotFoundError)):
         return (
             f"{endpoint} cannot be reached: {_short(said)}",
