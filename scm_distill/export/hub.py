@@ -102,15 +102,27 @@ class Client:
             )
         return Target(repo, exists=True, private=bool(info.private))
 
+    def licence(
+        self, facts: Mapping[str, Any], given: str | None, folder: Path, *, public: bool
+    ) -> tuple[dict[str, str], list[str]]:
+        """The card's licence fields, and what to warn of. Raises UserError for a public repo without a licence.
+
+        `facts`: base_model, hub_id and license of the teacher; `folder` may hold its licence files.
+        """
+        inherited, gated = self._teacher(facts)
+        picked = licensing.chosen(given, {**facts, "license": inherited}, folder)
+        if public:
+            licensing.refuse_unknown(picked, facts)
+        return picked, licensing.warnings(picked, inherited, facts["hub_id"], gated=gated)
+
     def plan(self, model: Model, repo: str, *, private: bool = False, license: str | None = None) -> Planned:
         """What `push` would send; asks the Hub for nothing but the account, and that only with a token."""
         account = self.whoami(repo) if self.token else None
         if account and "/" not in repo:
             repo = f"{account['name']}/{repo}"
         facts = model.facts
-        inherited = facts["license"]
         picked = licensing.chosen(license, facts, model.export)
-        said = licensing.warnings(picked, inherited, facts.get("hub_id"), gated=False)
+        said = licensing.warnings(picked, facts["license"], facts["hub_id"], gated=False)
         if not picked and not private:
             said.append("no licence is known here: unless the teacher's card on the Hub names one, --license is needed")
         with tempfile.TemporaryDirectory() as folder:
@@ -138,11 +150,8 @@ class Client:
         facts = model.facts
         target = self.preflight(repo, private=private, create_pr=create_pr)
         repo = target.repo
-        inherited, gated = self._teacher(facts)
-        picked = licensing.chosen(license, {**facts, "license": inherited}, model.export)
-        if not target.private:
-            licensing.refuse_unknown(picked, facts)
-        for warning in licensing.warnings(picked, inherited, facts.get("hub_id"), gated=gated):
+        picked, warnings = self.licence(facts, license, model.export, public=not target.private)
+        for warning in warnings:
             report.say(f"note: {warning}")
         with tempfile.TemporaryDirectory() as folder, explained(self.endpoint, repo, self.token):
             files, fresh = self._staged(model, repo, Path(folder), picked, given=license is not None)
@@ -169,7 +178,7 @@ class Client:
 
     def _teacher(self, facts: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
         """The teacher's licence, from its card on the Hub where the export does not know it; whether it is gated."""
-        inherited, hub_id = dict(facts.get("license") or {}), facts.get("hub_id")
+        inherited, hub_id = dict(facts["license"]), facts["hub_id"]
         if not hub_id:
             return inherited, False
         try:

@@ -31,7 +31,7 @@ def refuse_unknown(picked: Mapping[str, str], facts: Mapping[str, Any]) -> None:
     """Raise UserError where a public repo would have no licence."""
     if not picked:
         raise UserError(
-            f"The licence of the teacher, {facts.get('base_model')}, is not known.",
+            f"The licence of the teacher, {facts['base_model']}, is not known.",
             "Give the one that the student may have with --license, such as apache-2.0, or push with --private.",
         )
 

@@ -62,6 +62,8 @@ def _told(error: BaseException, endpoint: str, repo: str) -> tuple[str, str, int
             raise NoXet from error
         if found:
             return _status(int(found[1]), "", endpoint, repo)
+    if isinstance(error, PermissionError) and error.filename is None:  # of hf-xet; a file of ours has a name
+        return _status(403, said, endpoint, repo)
     if isinstance(error, (HTTP_ERROR, ConnectionError, TimeoutError, LocalEntryNotFoundError)):
         return (
             f"{endpoint} cannot be reached: {_short(said)}",

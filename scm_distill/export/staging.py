@@ -21,7 +21,7 @@ SAMPLES = ("*.png", "*.gif", "*.mp4", "*.wav")
 READ_BY_CARD = ("samples/", "LICENSE", "LICENCE", "NOTICE", ADAPTER)
 LOCAL = (("teacher", "repo"), ("teacher", "config"), ("data", "source"), ("data", "prompts"))  # of a recipe
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".txt", ".jinja", "")
-READ = 4 << 20  # bytes; longer texts are vocabularies
+VOCABULARY = ("vocab", "merges", "spiece", "tokenizer.json")  # of a tokenizer: any text may be a token of it
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
@@ -90,9 +90,10 @@ def stage(model: Model, into: Path, license: Mapping[str, str]) -> dict[str, Pat
             cleaned = _json({**json.loads(path.read_text()), "facts": facts})
         elif name == EVALUATION:
             said = json.loads(path.read_text())
-            extractor = {**said["extractor"], "id": public(said["extractor"]["id"])}
-            named = {key: public(said[key]) for key in ("teacher", "data")}
-            cleaned = _json({**said, **named, "extractor": extractor})
+            named: dict[str, Any] = {key: public(said[key]) for key in ("teacher", "data") if said.get(key)}
+            if extractor := said.get("extractor"):
+                named["extractor"] = {**extractor, "id": public(extractor["id"])}
+            cleaned = _json({**said, **named})
         elif name == "training/config.yaml":
             cleaned = _recipe(path.read_text(), facts.get("hub_id"))
         if cleaned is None and not name.startswith(READ_BY_CARD):
@@ -112,7 +113,7 @@ def refuse_leaks(files: Mapping[str, Path], model: Model, token: str | None) -> 
     if len(Path.home().parts) > 1:
         places.add(f"{Path.home()}/")
     for name, path in files.items():
-        if path.suffix not in TEXT or path.stat().st_size > READ:
+        if path.suffix not in TEXT or path.name.startswith(VOCABULARY):
             continue
         text = path.read_text(errors="replace")
         if TOKEN.search(text) or (token and token in text):

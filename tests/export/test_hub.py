@@ -2,83 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from hub import ADA, BOB, READER, Hub, User, student
+from hub import ADA, BOB, Hub, student
+from hub.pushing import Said, push, refusal
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from safetensors.torch import load_file
 
-from scm_distill.errors import UserError
 from scm_distill.export import upload
-from scm_distill.export.hub import Client, Pushed
-from scm_distill.export.staging import locate
-from scm_distill.training.report import Silent
+from scm_distill.export.hub import Client
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 PUBLISHED = {
     "README.md", "LICENSE", "model_index.json", "scm_distill.json", "t_mid_search.json", "samples/0.png",
     "scheduler/scheduler_config.json", "unet/config.json", WEIGHTS, "training/config.yaml", "training/metrics.jsonl",
 }  # fmt: skip
-Start = Callable[..., Hub]
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own uploads
-
-
-class Said(Silent):
-    """What a push told the person who waits."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start a Hub, and make it the one of this process."""
-    running: list[Hub] = []
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name in ("HF_TOKEN", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_CACHE", str(tmp_path / "cache"))):
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-
-    def go(*, xet: bool = False, part: int | None = None) -> Hub:
-        hub = Hub(tmp_path / "hub", xet=xet, part=part)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
-        running.append(hub.__enter__())
-        return hub
-
-    disable_progress_bars()
-    yield go
-    enable_progress_bars()
-    for hub in running:
-        hub.__exit__()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return student.write(tmp_path / "run")
-
-
-def push(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> Pushed:
-    return Client(hub.url, user.token).push(locate(str(run)), repo, report=options.pop("report", Silent()), **options)
-
-
-def refusal(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> UserError:
-    with pytest.raises(UserError) as caught:
-        push(hub, run, repo, user, **options)
-    assert not any(one.token in str(caught.value) for one in (ADA, BOB, READER))
-    return caught.value
 
 
 def same_weights(folder: Path, run: Path) -> None:
@@ -87,7 +29,9 @@ def same_weights(folder: Path, run: Path) -> None:
 
 
 @pytest.mark.parametrize("way", [{}, {"part": 40_000}, {"xet": True}], ids=["basic", "multipart", "xet"])
-def test_a_push_a_second_one_and_one_changed_file(start: Start, run: Path, tmp_path: Path, way: dict) -> None:
+def test_a_push_a_second_one_and_one_changed_file(
+    start: Callable[..., Hub], run: Path, tmp_path: Path, way: dict
+) -> None:
     hub = start(**way)
     first = push(hub, run)
     assert (first.url, first.private) == (f"{hub.url}/ada/student", False)
@@ -117,7 +61,7 @@ def test_a_push_a_second_one_and_one_changed_file(start: Start, run: Path, tmp_p
     assert [json.loads(line)["value"].get("path") for line in lines[1:]] == ["training/metrics.jsonl"]
 
 
-def test_nothing_local_and_no_token_is_published(start: Start, run: Path) -> None:
+def test_nothing_local_and_no_token_is_published(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     (run / "export" / "eval.json").write_text(
         json.dumps({
@@ -138,7 +82,9 @@ def test_nothing_local_and_no_token_is_published(start: Start, run: Path) -> Non
 
 
 @pytest.mark.parametrize("leak", ["hf_" + "x" * 34, "{run}/export"])
-def test_a_text_that_would_leak_is_refused_before_anything_is_made(start: Start, run: Path, leak: str) -> None:
+def test_a_text_that_would_leak_is_refused_before_anything_is_made(
+    start: Callable[..., Hub], run: Path, leak: str
+) -> None:
     hub = start()
     (run / "export" / "unet" / "config.json").write_text(json.dumps({"note": leak.format(run=run)}))
     error = refusal(hub, run)
@@ -148,7 +94,7 @@ def test_a_text_that_would_leak_is_refused_before_anything_is_made(start: Start,
 
 
 @pytest.mark.parametrize("xet", [False, True])
-def test_a_pull_request_leaves_main_as_it_is(start: Start, run: Path, xet: bool) -> None:
+def test_a_pull_request_leaves_main_as_it_is(start: Callable[..., Hub], run: Path, xet: bool) -> None:
     hub = start(xet=xet)
     push(hub, run)
     main = hub.repos["ada/student"].refs["main"]
@@ -159,7 +105,7 @@ def test_a_pull_request_leaves_main_as_it_is(start: Start, run: Path, xet: bool)
     assert hub.files("ada/student", "refs/pr/1")["t_mid_search.json"] == b'{"chosen": 1.1}\n'
 
 
-def test_a_revision_is_a_branch_of_its_own(start: Start, run: Path) -> None:
+def test_a_revision_is_a_branch_of_its_own(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     pushed = push(hub, run, revision="two/steps")
     assert pushed.url == f"{hub.url}/ada/student/tree/two/steps"
@@ -170,7 +116,7 @@ def test_a_revision_is_a_branch_of_its_own(start: Start, run: Path) -> None:
     assert "no such revision" in refusal(hub, run, revision="refs/pr/7").problem
 
 
-def test_a_private_repo_is_hidden_and_stays_private(start: Start, run: Path) -> None:
+def test_a_private_repo_is_hidden_and_stays_private(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     student.tell(run, license={}, base_model="a folder", hub_id=None)  # private: nobody needs a licence yet
     assert push(hub, run, private=True).private
@@ -181,7 +127,7 @@ def test_a_private_repo_is_hidden_and_stays_private(start: Start, run: Path) -> 
     assert "public" in refusal(hub, run, "ada/open", private=True).problem
 
 
-def test_the_licence_is_the_teachers_or_the_given_one(start: Start, run: Path) -> None:
+def test_the_licence_is_the_teachers_or_the_given_one(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
 
     def card(repo: str) -> dict:
@@ -214,7 +160,7 @@ def test_the_licence_is_the_teachers_or_the_given_one(start: Start, run: Path) -
     assert card("ada/five")["license"] == "cc-by-nc-4.0"
 
 
-def test_what_users_wrote_into_the_card_stays(start: Start, run: Path) -> None:
+def test_what_users_wrote_into_the_card_stays(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     push(hub, run)
     client = Client(hub.url, ADA.token)
@@ -230,7 +176,7 @@ def test_what_users_wrote_into_the_card_stays(start: Start, run: Path) -> None:
     assert hub.files("ada/student")["samples/mine.png"] == b"theirs"
 
 
-def test_shards_of_an_earlier_push_go(start: Start, run: Path) -> None:
+def test_shards_of_an_earlier_push_go(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     weights, old = run / "export" / WEIGHTS, run / "export" / "unet/diffusion_pytorch_model-00001-of-00001.safetensors"
     weights.rename(old)
@@ -240,7 +186,7 @@ def test_shards_of_an_earlier_push_go(start: Start, run: Path) -> None:
     assert set(hub.files("ada/student")) == PUBLISHED | {".gitattributes"}
 
 
-def test_an_interrupted_upload_goes_on(start: Start, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_upload_goes_on(start: Callable[..., Hub], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = start()
     monkeypatch.setattr(upload, "LARGE", 1000)
     weights = run / "export" / WEIGHTS
@@ -260,7 +206,7 @@ def test_an_interrupted_upload_goes_on(start: Start, run: Path, monkeypatch: pyt
     assert hub.files("ada/student")[WEIGHTS] == weights.read_bytes()
 
 
-def test_a_connection_cut_within_a_file_is_taken_up_again(start: Start, run: Path) -> None:
+def test_a_connection_cut_within_a_file_is_taken_up_again(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
     hub.cut("PUT", "/storage/", after=1000)
     push(hub, run)
@@ -268,7 +214,9 @@ def test_a_connection_cut_within_a_file_is_taken_up_again(start: Start, run: Pat
     assert hub.files("ada/student")[WEIGHTS] == (run / "export" / WEIGHTS).read_bytes()
 
 
-def test_a_hub_without_xet_gets_the_files_over_lfs(start: Start, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_without_xet_gets_the_files_over_lfs(
+    start: Callable[..., Hub], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = start()
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
     said = Said()
@@ -276,82 +224,3 @@ def test_a_hub_without_xet_gets_the_files_over_lfs(start: Start, run: Path, monk
     assert hub.files("ada/student")[WEIGHTS] == (run / "export" / WEIGHTS).read_bytes()
     assert any("no xet store" in line for line in said.lines)
     assert constants.HF_HUB_DISABLE_XET is False
-
-
-@pytest.mark.parametrize(("status", "problem"), [(403, "may not write"), (401, "does not accept")])
-def test_rights_that_the_xet_store_misses(start: Start, run: Path, status: int, problem: str) -> None:
-    hub = start(xet=True)
-    hub.fail("GET", "xet-write-token", status, times=9)
-    error = refusal(hub, run)
-    assert (error.code, problem in error.problem) == (1, True)
-
-
-STRANGER = User("eve", "hf_" + "e" * 34)
-
-
-@pytest.mark.parametrize(
-    ("repo", "user", "options", "problem"),
-    [
-        ("ada/student", STRANGER, {}, "does not accept your token"),
-        ("ada/student", READER, {}, "may only read"),
-        ("bob/student", ADA, {}, "ada may not write to bob"),
-        ("museum/student", ADA, {}, "ada may not write to museum"),
-        ("bob/student", ADA, {"create_pr": True}, "shows you no repo bob/student"),
-    ],
-)
-def test_what_the_hub_refuses_is_told_apart(
-    start: Start, run: Path, repo: str, user: User, options: dict, problem: str
-) -> None:
-    hub = start()
-    error = refusal(hub, run, repo, user, **options)
-    assert (error.code, problem in error.problem) == (1, True), error
-    assert not hub.repos
-    with pytest.raises(UserError, match=problem.split()[-1]):
-        Client(hub.url, user.token).preflight(repo, **options)
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "problem"),
-    [
-        ("GET", "whoami", 503, "HTTP 503"),
-        ("GET", "whoami", 429, "too many requests"),
-        ("POST", "/repos/create", 403, "may not write"),
-        ("POST", "/commit/", 412, "changed while"),
-        ("POST", "/commit/", 413, "HTTP 413"),
-    ],
-)
-def test_answers_of_the_hub_in_plain_words(
-    start: Start, run: Path, method: str, path: str, status: int, problem: str
-) -> None:
-    hub = start()
-    hub.fail(method, path, status)
-    error = refusal(hub, run)
-    assert (error.code, problem in error.problem) == (1, True), error
-
-
-def test_what_the_command_itself_can_mend(start: Start, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = start()
-    with pytest.raises(UserError, match="no token") as caught:
-        Client(hub.url).preflight("ada/student")
-    assert caught.value.code == 2
-    assert refusal(hub, run, "a/b/c").code == 2
-    assert not hub.requests
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    error = refusal(hub, run)
-    assert (error.code, "HF_HUB_OFFLINE" in error.problem) == (2, True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:1 cannot be reached.*HF_ENDPOINT") as caught:
-        Client("http://127.0.0.1:1", ADA.token).preflight("ada/student")
-    assert caught.value.code == 1
-
-
-def test_preflight_changes_nothing(start: Start, run: Path) -> None:
-    hub = start()
-    target = Client(hub.url, ADA.token).preflight("student", private=True)
-    assert (target.repo, target.exists, target.private) == ("ada/student", False, True)
-    assert Client(hub.url, ADA.token).preflight("lab/student").repo == "lab/student"
-    assert not hub.repos
-    push(hub, run, "student")
-    target = Client(hub.url, ADA.token).preflight("ada/student")
-    assert (target.exists, target.private) == (True, False)
