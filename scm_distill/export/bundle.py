@@ -71,30 +71,8 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.advance(2)
     beside = out.with_name(out.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
-    metadata = {
-        "base_model": trained.parts.teacher.name,
-        "sigma_d": repr(network.sigma_d),
-        "t_max": repr(best.t_max),
-        "t_mid": repr(best.t_mid),
-        "steps": "2",
-        "prediction_type": network.prediction,
-    }
-    student = checks.alone(network)
     try:
-        call = save(trained, student, best, beside, metadata, report)
-        facts.forget_paths(beside)
-        facts.copy_licence(trained.parts.teacher, beside)
-        (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
-        checked = check(beside, student, best, trained, call)
-        if not checked.relative <= TOLERANCE:
-            raise UserError(
-                f"The export differs from the student by {checked.relative:.2e} when stock diffusers runs it.",
-                "This is a fault of scm-distill: please report it with the run's config.yaml.",
-                code=1,
-            )
-        shown = gallery.write(beside, trained, call, report)
-        known = facts.collect(trained, best, table, search, checked, shown)
-        (beside / card.FACTS).write_text(json.dumps({"call": call, "facts": known}, indent=1) + "\n")
+        call, checked = fill(beside, trained, best, table, search, report)
         card.write(beside, out / "README.md")
         _swap(beside, out)
     except BaseException:
@@ -104,6 +82,42 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.end()
     report.say(f"stock diffusers reproduces the student's two steps to {checked.relative:.1e}")
     return Exported(out, best.t_max, best.t_mid, table, search, checked.relative, call)
+
+
+def fill(
+    folder: Path,
+    trained: Trained,
+    best: Grid,
+    table: list[dict[str, float | str | int]],
+    search: list[dict[str, float]],
+    report: Reporter,
+) -> tuple[dict[str, Any], Checked]:
+    """Write all of an export but its card; the two-step call, and the check. Raises UserError if it does not check."""
+    network = trained.student
+    metadata = {
+        "base_model": trained.parts.teacher.name,
+        "sigma_d": repr(network.sigma_d),
+        "t_max": repr(best.t_max),
+        "t_mid": repr(best.t_mid),
+        "steps": "2",
+        "prediction_type": network.prediction,
+    }
+    student = checks.alone(network)
+    call = save(trained, student, best, folder, metadata, report)
+    facts.forget_paths(folder)
+    facts.copy_licence(trained.parts.teacher, folder)
+    (folder / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
+    checked = check(folder, student, best, trained, call)
+    if not checked.relative <= TOLERANCE:
+        raise UserError(
+            f"The export differs from the student by {checked.relative:.2e} when stock diffusers runs it.",
+            "This is a fault of scm-distill: please report it with the run's config.yaml.",
+            code=1,
+        )
+    shown = gallery.write(folder, trained, call, report)
+    known = facts.collect(folder, trained, best, table, search, checked, shown)
+    (folder / CALL).write_text(json.dumps({"call": call, "facts": known}, indent=1) + "\n")
+    return call, checked
 
 
 def _swap(new: Path, out: Path) -> None:

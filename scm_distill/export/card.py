@@ -25,7 +25,7 @@ KEYS = (
     "datasets", "tags", "widget", "model-index",
 )  # fmt: skip
 TAGS = ("diffusers", "diffusers-training", "consistency-distillation", "scm", "distillation", "few-step")
-RELATION = {"full": "finetune", "adapter": "adapter"}  # the Hub has no "distilled" (huggingface_hub issue 3985)
+RELATIONS = {"full": "finetune", "adapter": "adapter"}  # the Hub has no "distilled" (huggingface_hub issue 3985)
 ADAPTER = "pytorch_lora_weights.safetensors"
 FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n|(?<=\n))---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
@@ -39,13 +39,13 @@ def render(folder: Path, repo: str | None = None, license: str | None = None) ->
     evaluation = _json(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
     known = licence(facts, license, folder)
     title = f"Two-step student of {facts['base_model']}"
-    data = _front(folder, facts, evaluation, known, repo.split("/")[-1] if repo else title)
+    data = _front(folder, facts, evaluation, known, repo.rsplit("/", maxsplit=1)[-1] if repo else title)
     body = sections.body(folder, title, repo, call, facts, evaluation, known, inherited=license is None)
     return f"---\n{data}\n---\n\n{BEGIN}\n{body}\n{END}\n"
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of an export's two-step call, and its facts. Raises UserError where it has none."""
+    """The arguments of an export's two-step call, and its facts, `lora` among them. Raises UserError for none."""
     path = folder / FACTS
     known = _json(path) if path.is_file() else {}
     if "facts" not in known:
@@ -53,7 +53,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder} has no facts to write a card from: {FACTS} is missing, or of an older version.",
             "Export it again: scm-distill train RUN/config.yaml -o RUN --resume auto",
         )
-    return known["call"], known["facts"]
+    return known["call"], {**known["facts"], "lora": known.get("lora")}
 
 
 def write(folder: Path, existing: Path | None = None) -> None:
@@ -112,12 +112,11 @@ def _sample(widget: Any) -> bool:
 
 
 def _results(ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """Evaluations: ours anew, and those of others as they are."""
-    kept = []
-    for entry in (one for one in theirs if isinstance(one, dict)):
-        results = [one for one in _list(entry.get("results")) if f"'{TOOL}'" not in str(one)]
-        kept += [{**entry, "results": results}] if results else []
-    return ours + kept
+    """Evaluations, under the one name that the Hub's client reads: ours anew, those of others as they are."""
+    entries = [*ours, *(one for one in theirs if isinstance(one, dict))]
+    kept = [one for entry in entries[len(ours) :] for one in _list(entry.get("results")) if f"'{TOOL}'" not in str(one)]
+    results = [*(one for entry in ours for one in entry["results"]), *kept]
+    return [{**entries[0], "results": results}] if results else []
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:
@@ -142,8 +141,8 @@ def _front(
     folder: Path, facts: dict[str, Any], evaluation: dict[str, Any] | None, known: dict[str, str] | None, name: str
 ) -> str:
     task = task_of(facts)
-    kind = "adapter" if facts.get("adapter") and (folder / ADAPTER).is_file() else "full"
-    base = {"base_model": facts["hub_id"], "base_model_relation": RELATION[kind]} if facts["hub_id"] else {}
+    relation = RELATIONS["adapter" if (facts["lora"] or {}).get("file") == ADAPTER else "full"]
+    base = {"base_model": facts["hub_id"], "base_model_relation": relation} if facts["hub_id"] else {}
     evaluated = _evaluated(evaluation, task or "other")
     data = {
         "library_name": "diffusers",

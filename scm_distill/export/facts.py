@@ -20,6 +20,7 @@ PATHS = ("_name_or_path", "name_or_path")  # where save_pretrained notes the fol
 
 
 def collect(
+    folder: Path,
     trained: Trained,
     best: Grid,
     table: list[dict[str, float | str | int]],
@@ -27,15 +28,17 @@ def collect(
     checked: Checked,
     gallery: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The facts of a run, as JSON holds them."""
+    """The facts of a run and of its export in `folder`, as JSON holds them."""
     teacher, recipe = trained.parts.teacher, trained.recipe
     reading, source = teacher.reading, recipe.data.source
+    index = json.loads((folder / "model_index.json").read_text())
     return {
         "base_model": teacher.name,
         "hub_id": teacher.source.hub_id,
         "revision": recipe.teacher.revision if teacher.source.hub_id else None,
         "license": dict(teacher.source.license),
-        "pipeline": type(reading.stock.pipeline).__name__ if reading else "DDPMPipeline",
+        "pipeline": index["_class_name"],
+        "scheduler": index["scheduler"][1],
         "modality": reading.modality if reading else "image",
         "driver": reading.stock.driver if reading else "none" if teacher.classes is None else "labels",
         "classes": teacher.classes,

@@ -26,7 +26,7 @@ FPS = 8
 
 @torch.no_grad()
 def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter) -> list[dict[str, Any]]:
-    """Draw `folder`/samples by stock diffusers on the CPU; what each file shows, with its seed and prompt or label.
+    """Draw `folder`/samples by stock diffusers on the CPU; what each file shows: its seed, and its prompt or label.
 
     Sample i is drawn from seed i, the way the card's snippet draws it. Empty where the pipeline's call leaves latents.
     """
@@ -42,7 +42,7 @@ def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter
     (folder / FOLDER).mkdir()
     rate = sampling_rate(pipeline)
     return [
-        {"file": f"{FOLDER}/{_save(sample, folder / FOLDER / str(seed), rate)}", "seed": seed, **about}
+        {**_save(sample, folder / FOLDER / str(seed), rate), "seed": seed, **about}
         for seed, (sample, about) in enumerate(zip(samples, told, strict=True))
     ]
 
@@ -84,16 +84,16 @@ def _traced(
     return samples, [{key: one} if key else {} for one in chosen[: len(samples)]]
 
 
-def _save(sample: Any, path: Path, rate: int) -> str:
-    """Write one sample as .png, .gif or .wav (with a picture of its waveform); the file's name."""
+def _save(sample: Any, path: Path, rate: int) -> dict[str, Any]:
+    """Write one sample as .png, .gif or .wav (with a picture of its waveform)."""
     if isinstance(sample, Image.Image):
         factor = max(1, SMALLEST // min(sample.size))
         size = (sample.width * factor, sample.height * factor)
         sample.resize(size, Image.Resampling.NEAREST).save(path.with_suffix(".png"))
-        return path.with_suffix(".png").name
+        return {"file": f"{FOLDER}/{path.name}.png", "magnified": factor}
     if not is_sound(sample):
         export_to_gif(frames(sample), str(path.with_suffix(".gif")), fps=FPS)
-        return path.with_suffix(".gif").name
+        return {"file": f"{FOLDER}/{path.name}.gif"}
     picture(sample).save(path.with_suffix(".png"))
     array = np.atleast_2d(to_array(sample))
     array = array if array.shape[0] <= array.shape[1] else array.T
@@ -102,7 +102,7 @@ def _save(sample: Any, path: Path, rate: int) -> str:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes((array.T.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
-    return path.with_suffix(".wav").name
+    return {"file": f"{FOLDER}/{path.name}.wav"}
 
 
 def sampling_rate(pipeline: Any) -> int:

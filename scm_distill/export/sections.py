@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scm_distill.export.snippet import snippet
+from scm_distill.export.snippet import adapter, snippet
 
 METRICS = {  # name in a table, and what it says
     "fd": ("Frechet distance ↓", "how far the samples' distribution is from the data's"),
@@ -12,7 +12,7 @@ METRICS = {  # name in a table, and what it says
     "precision": ("precision ↑", "share of samples that lie among the data"),
     "recall": ("recall ↑", "share of the data that lies among the samples"),
     "endpoint": ("endpoint ↓", "distance to where the teacher's own ODE ends, from the same noise"),
-    "diversity": ("diversity", "mean distance between samples of one condition"),
+    "diversity": ("diversity", "how far samples are from each other"),
     "clip_score": ("CLIP score ↑", "agreement of sample and prompt"),
 }
 PAPER = "https://arxiv.org/abs/2410.11081"
@@ -45,6 +45,7 @@ def body(
         _summary(facts, evaluation),
         f"## Use\n\n{fenced(snippet(repo or 'path/to/this/folder', call, facts))}\n\n{_advice(call, facts)}",
         _sounds(facts),
+        _adapter(repo or "path/to/this/folder", facts),
         f"## Student and teacher\n\n{_measured(evaluation) if evaluation else _distances(facts)}",
         f"## How it was made\n\n{_made(folder, facts)}",
         f"## Licence\n\n{_licence(folder, facts, licence, inherited=inherited)}",
@@ -84,7 +85,7 @@ def _teacher(facts: Mapping[str, Any]) -> str:
 
 def _summary(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
     size = " x ".join(map(str, facts["sample_shape"]))
-    what = f"{size} pixels" if facts["pixels"] else f"{facts['modality']}, {size} latents"
+    what = f"{size} pixels" if facts["pixels"] else f"{facts['modality']}; latents {size}"
     given = {"prompt": "driven by prompts", "labels": f"{facts['classes']} classes", "none": "unconditional"}
     text = (
         f"{_teacher(facts)}, distilled by scm-distill with continuous-time consistency distillation (sCM, [Lu & Song "
@@ -99,23 +100,23 @@ def _summary(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> 
         said.append(f"{ratios['evaluations']:.3g} times fewer network evaluations")
     if evaluation and "wall_clock" in ratios:
         said.append(f"{ratios['wall_clock']:.3g} times less time on {evaluation['device']}")
-    return f"{text}\n\nAgainst the teacher at its default steps: {', '.join(said)}." if said else text
+    if said:
+        return f"{text}\n\nAgainst the teacher at its default steps: {', '.join(said)}."
+    return f"{text}\n\nNo metric on features was measured; see the distances below, and `scm-distill eval`."
 
 
 def _advice(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """What a user of the stock call must know."""
-    shown = "It draws the gallery's first "
     if facts["pixels"]:
-        seeds = "pictures" if facts["gallery"] else ""
         lines = [
             "`num_inference_steps=2` must be given: the pipeline's own default is refused by the scheduler."
             if facts["classes"] is None
             else "`set_timesteps(2)` makes it two steps; the scheduler refuses more than a few.",
             "One generator per image makes image i independent of the batch.",
             "One step works too, at lower quality.",
-            *([f"{shown}{seeds}." if seeds else ""]),
+            "It draws the first four pictures of the gallery, whose seeds are 0, 1, 2, ..." + _magnified(facts),
         ]
-        return "\n".join(f"- {line}" for line in lines if line)
+        return "\n".join(f"- {line}" for line in lines)
     lines = ["These arguments must be given as they are: " + ", ".join(f"`{k}={v!r}`" for k, v in call.items()) + "."]
     scale = facts["trained"]["guidance"]
     if isinstance(scale, list | tuple):
@@ -130,8 +131,14 @@ def _advice(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "which is that one, makes a call repeatable, `torch.Generator()` may not."
     )
     if facts["gallery"]:
-        lines.append(f"{shown}sample; the others are seeds 1, 2, ... with their own captions.")
+        lines.append("On a CPU it draws the first sample of the gallery; the others are of seeds 1, 2, ...")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _magnified(facts: Mapping[str, Any]) -> str:
+    factor = facts["gallery"][0]["magnified"]
+    height, width = facts["sample_shape"][-2:]
+    return f" ({height} x {width} pixels, shown {factor} times larger)." if factor > 1 else "."
 
 
 def _sounds(facts: Mapping[str, Any]) -> str:
@@ -139,6 +146,20 @@ def _sounds(facts: Mapping[str, Any]) -> str:
     sounds = [one for one in facts["gallery"] if one["file"].endswith(".wav")]
     rows = (f"[![{caption(one)}]({one['file'].removesuffix('.wav')}.png)]({one['file']})" for one in sounds)
     return "\n".join(rows)
+
+
+def _adapter(path: str, facts: Mapping[str, Any]) -> str:
+    """How the teacher's own pipeline becomes the student, where this folder holds the adapter."""
+    lora = facts["lora"]
+    if lora is None:
+        return ""
+    trained = f"The student was trained as an adapter of rank {lora['rank']} (alpha {lora['alpha']:g})"
+    if not lora.get("file"):
+        return f"{trained}; this folder holds it merged into the weights."
+    return (
+        f"### As an adapter\n\n{trained}. Beside the merged pipeline, `{lora['file']}` turns the teacher's own into it:"
+        f"\n\n{fenced(adapter(path, facts))}"
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -216,7 +237,8 @@ def _made(folder: Path, facts: Mapping[str, Any]) -> str:
             times[i], found[i] = _bold([times[i], found[i]], really=True)
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     lines = [
-        f"Teacher: {_teacher(facts)}{revision}, `{facts['pipeline']}`.",
+        f"Teacher: {_teacher(facts)}{revision}, `{facts['pipeline']}`; the student's scheduler is "
+        f"`{facts['scheduler']}`.",
         f"Data: {data}, {made['samples']:,} of them; guidance: {guided}.",
         f"Training{recipe}: {made['steps']:,} steps of batch {made['batch_size']:,}, {made['velocity']} velocity, "
         f"{made['optimizer']} at {made['lr']:g}, {made['precision']}, seed {made['seed']}.",

@@ -36,6 +36,16 @@ pipe = DiffusionPipeline.from_pretrained("{path}")
 samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
 """
 
+ADAPTER = """\
+import diffusers
+import torch
+
+pipe = diffusers.DiffusionPipeline.from_pretrained("{teacher}")
+pipe.load_lora_weights("{path}", weight_name="{file}")
+pipe.scheduler = diffusers.{scheduler}.from_pretrained("{path}", subfolder="scheduler")
+samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
+"""
+
 
 def snippet(path: str, call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """The stock call, as code that runs; it draws the first pictures of the gallery."""
@@ -43,11 +53,23 @@ def snippet(path: str, call: Mapping[str, Any], facts: Mapping[str, Any]) -> str
         return UNCONDITIONAL.format(path=path)
     if facts["pixels"]:
         return CONDITIONAL.format(path=path, classes=facts["classes"], shape=", ".join(map(str, facts["sample_shape"])))
+    return TRACED.format(path=path, arguments=_arguments(call, facts))
+
+
+def adapter(path: str, facts: Mapping[str, Any]) -> str:
+    """The same sample by the teacher's own pipeline, with the student's adapter and scheduler."""
+    lora, teacher = facts["lora"], facts["hub_id"] or "path/to/the/teacher"
+    arguments = _arguments(lora["call"], facts)
+    return ADAPTER.format(
+        path=path, file=lora["file"], teacher=teacher, scheduler=facts["scheduler"], arguments=arguments
+    )
+
+
+def _arguments(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     example = facts["example"]
     first = {
         "prompt": [f"prompt={json.dumps(example or 'a photo of a cat', ensure_ascii=False)}"],
         "labels": [f"class_labels=[{example or 0}]"],
         "none": [],
     }[facts["driver"]]
-    arguments = ", ".join([*first, *(f"{name}={value!r}" for name, value in call.items())])
-    return TRACED.format(path=path, arguments=arguments)
+    return ", ".join([*first, *(f"{name}={value!r}" for name, value in call.items())])
