@@ -68,7 +68,7 @@ def files_of(model: Model) -> dict[str, Path]:
 
 def components(export: Path) -> list[str]:
     """The folders of a pipeline's parts."""
-    index = json.loads((export / "model_index.json").read_text())
+    index = json.loads((export / "model_index.json").read_text(encoding="utf-8"))
     return [name for name, value in index.items() if isinstance(value, list) and (export / name).is_dir()]
 
 
@@ -82,20 +82,20 @@ def stage(model: Model, into: Path, license: Mapping[str, str]) -> dict[str, Pat
 
     `into` also gets what the card is made of: the facts with `license`, eval.json and samples/.
     """
-    facts = {**model.facts, "license": dict(license)}
-    files = files_of(model)
+    files, hub_id = files_of(model), model.facts["hub_id"]
     for name, path in files.items():
         cleaned: str | None = None
         if name == FACTS:
-            cleaned = _json({**json.loads(path.read_text()), "facts": facts})
+            told = json.loads(path.read_text(encoding="utf-8"))
+            cleaned = _json({**told, "facts": {**told["facts"], "license": dict(license)}})
         elif name == EVALUATION:
-            said = json.loads(path.read_text())
+            said = json.loads(path.read_text(encoding="utf-8"))
             named: dict[str, Any] = {key: public(said[key]) for key in ("teacher", "data") if said.get(key)}
             if extractor := said.get("extractor"):
                 named["extractor"] = {**extractor, "id": public(extractor["id"])}
             cleaned = _json({**said, **named})
         elif name == "training/config.yaml":
-            cleaned = _recipe(path.read_text(), facts.get("hub_id"))
+            cleaned = _recipe(path.read_text(encoding="utf-8"), hub_id)
         if cleaned is None and not name.startswith(READ_BY_CARD):
             continue
         files[name] = into / name
@@ -115,7 +115,7 @@ def refuse_leaks(files: Mapping[str, Path], model: Model, token: str | None) -> 
     for name, path in files.items():
         if path.suffix not in TEXT or path.name.startswith(VOCABULARY):
             continue
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
         if TOKEN.search(text) or (token and token in text):
             raise UserError(f"{name} holds an access token.", f"Remove it from {path}, and revoke that token.")
         if place := next((place for place in places if place in text), None):

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import TeacherMaker
 from hub import ADA, Hub, student
 
+Recipe = Callable[..., str]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 LOAD = """
 import sys
@@ -113,3 +115,21 @@ def test_mistakes(hub: Hub, run: Path, tmp_path: Path) -> None:
     done = push(hub, tmp_path, run, "ada/student", token="hf_" + "x" * 34)
     assert (done.returncode, "HF_TOKEN" in done.stderr) == (1, True)
     assert not hub.repos
+
+
+@pytest.mark.slow
+def test_a_trained_student_is_published(
+    hub: Hub, tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Recipe
+) -> None:
+    recipe, folder = tmp_path / "mine.yaml", tmp_path / "trained"
+    recipe.write_text(recipe_of(make_teacher()))
+    train = [sys.executable, "-m", "scm_distill", "train", str(recipe), "-o", str(folder)]
+    subprocess.run(train, env=environment(hub, tmp_path), check=True, timeout=600)
+    done = push(hub, tmp_path, folder, "ada/student", "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    files = hub.files("ada/student")
+    assert {"README.md", "training/config.yaml", "samples/0.png", WEIGHTS} <= set(files)
+    assert str(tmp_path).encode() not in b"\n".join(content or b"" for content in files.values())
+    weights = str(folder / "export" / WEIGHTS)
+    own = environment(hub, tmp_path)
+    subprocess.run([sys.executable, "-c", LOAD, "ada/student", weights], env=own, check=True, timeout=300)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from hub_rules import HUB_LICENCES
 
 from hub import lfs
 from hub.store import LARGE, Commit, File, Repo
@@ -72,7 +73,7 @@ def validate(hub: Hub, request: Request) -> Response:
     front = request.json["content"].split("---")[1]
     data = yaml.safe_load(front)
     errors = []
-    if "license" in data and data["license"] not in ("mit", "apache-2.0", "openrail++", "cc-by-nc-4.0", "other"):
+    if "license" in data and data["license"] not in HUB_LICENCES:
         errors.append({"message": '"license" must be one of [apache-2.0, mit, ...]'})
     return reply(400 if errors else 200, {"errors": errors, "warnings": []})
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 FACTS: dict[str, Any] = {
     "base_model": "org/teacher", "hub_id": "org/teacher", "revision": None, "license": {"license": "apache-2.0"},
-    "pipeline": "DDPMPipeline", "modality": "image", "driver": "none", "classes": None, "sample_shape": [1, 8, 8],
+    "pipeline": "DDPMPipeline", "scheduler": "DDPMScheduler", "modality": "image",
+    "driver": "none", "classes": None, "sample_shape": [1, 8, 8],
     "pixels": True, "trained": {
         "steps": 4, "batch_size": 4, "velocity": "teacher", "guidance": None, "data": "files", "samples": 8,
         "optimizer": "adam", "lr": 1e-4, "precision": "fp32", "seed": 0,
@@ -24,7 +25,7 @@ FACTS: dict[str, Any] = {
     ],
     "search": [{"t_mid": 0.8, "distance": 0.3}, {"t_mid": 1.1, "distance": 0.5}], "samples": 8, "difference": 1e-6,
     "versions": {"scm-distill": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"}, "example": None,
-    "gallery": [{"file": "samples/0.png", "seed": 0}],
+    "gallery": [{"file": "samples/0.png", "magnified": 8, "seed": 0}],
 }  # fmt: skip
 
 
