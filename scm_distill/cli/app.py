@@ -9,6 +9,7 @@ import typer
 from scm_distill import __version__
 from scm_distill.cli import console, launch
 from scm_distill.cli.evaluate import evaluate
+from scm_distill.cli.push import push
 from scm_distill.cli.recipes import app as recipes_app
 from scm_distill.cli.report import report
 from scm_distill.cli.sample import sample
@@ -20,6 +21,7 @@ app = typer.Typer(
     epilog="First run: scm-distill train digits, then scm-distill sample runs/digits --grid",
 )
 app.add_typer(recipes_app, name="recipes")
+app.command()(push)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")]
 
