@@ -101,6 +101,8 @@ def train(
         call = ", ".join([first, *(f"{name}={value!r}" for name, value in summary["call"].items())])
         console.say(f"stock diffusers: DiffusionPipeline.from_pretrained(FOLDER)({call})")
         console.result(summary["export"])
+        if "url" in summary:
+            console.result(summary["url"])
         compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
         prompt = ' -p "a photo of a cat"' if summary["driver"] == "prompt" else ""
         console.hint(f"scm-distill sample {folder}{prompt} --grid{compare}")

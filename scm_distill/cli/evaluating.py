@@ -157,7 +157,7 @@ class _Work:
         one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
         facts = student.facts
         real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
-        self.report.begin("reference", len(real))
+        self.report.begin("reference", len(share(len(real), self.accelerator)))
         known = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
         notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")

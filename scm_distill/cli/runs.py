@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scm_distill import config
+from scm_distill.cli import publishing
 from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
 from scm_distill.export import bundle, page
@@ -27,6 +28,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     _free(folder, resume)
     if resume:
         checkpoint.find(resume, folder)
+    publishing.preflight(recipe, Silent())
     with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
         raise _Checked
 
@@ -60,6 +62,9 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     if needed.total > ROOM * free:
         advice = planner.advice(recipe, memory)[:3]
         facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
+    if recipe.push.repo:
+        publishing.preflight(recipe, Silent())
+        facts["push"] = f"{recipe.push.repo}, {'private' if recipe.push.private else 'public'}: may be written"
     return {
         **facts,
         "processes": world,
@@ -91,6 +96,7 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         _trained(recipe, folder, resume, Silent())
         return None
     _free(folder, resume)
+    publishing.preflight(recipe, report)
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
@@ -107,7 +113,9 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
             raise
         finally:
             _page(folder, report)
+    url = publishing.publish(recipe, folder, report)
     return {
+        **({"url": url} if url else {}),
         "run": str(folder),
         "export": str(exported.folder),
         "steps": trained.step,

@@ -15,7 +15,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from scm_distill.errors import UserError
 from scm_distill.export import sections
-from scm_distill.export.licence import licence
+from scm_distill.export.licensing import licence
 
 FACTS, EVALUATION = "scm_distill.json", "eval.json"
 BEGIN, END = "<!-- scm-distill: begin -->", "<!-- scm-distill: end -->"

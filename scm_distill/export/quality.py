@@ -10,7 +10,7 @@ from torch import Tensor
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.extractors import Extractor
-from scm_distill.evaluation.inputs import as_tensor
+from scm_distill.evaluation.inputs import squared_errors
 from scm_distill.export.sampler import Sampler
 from scm_distill.training.report import Reporter
 
@@ -31,14 +31,19 @@ class Contender:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and (rounds, 5) of COLUMNS."""
+    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and (rounds, 4) of COLUMNS."""
 
     features: Tensor
     scores: Tensor
     rounds: Tensor
 
 
-COLUMNS = ("samples", "seconds", "evaluations", "squares", "entries")  # of a round; squares: to the teacher's endpoint
+COLUMNS = (
+    "samples",
+    "seconds",
+    "evaluations",
+    "errors",
+)  # of a round; errors: squared, to the teacher's endpoints, summed
 
 
 def contenders(student: Sampler, teacher: Sampler, steps: Sequence[int]) -> list[Contender]:
@@ -68,22 +73,21 @@ def measure(
     rounds: list[list[list[float]]] = [[] for _ in them]
     report.begin("evaluate", len(batches) * len(them))
     for r, (seeds, conditions) in enumerate(batches):
-        endpoint: Tensor | None = None
+        endpoint: list[Any] | None = None
         for i, one in enumerate(them):
             drawn = one.sampler.draw(seeds, conditions, one.steps)
-            x = torch.stack([as_tensor(sample) for sample in drawn.samples])
-            if endpoint is None:
-                endpoint = x
-            if not x.isfinite().all():
+            endpoint = drawn.samples if endpoint is None else endpoint
+            errors = squared_errors(drawn.samples, endpoint)
+            found = extractor(drawn.samples).double().cpu()
+            if not (found.isfinite().all() and errors.isfinite().all()):
                 raise UserError(
                     f"The {one.who}'s samples at {one.steps} steps are not finite.",
                     "Give --dtype fp32; if that changes nothing, train again with a lower optimizer.lr.", code=1,
                 )  # fmt: skip
-            features[i].append(extractor(drawn.samples).double().cpu())
+            features[i].append(found)
             if score is not None:
                 scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
-            squares = float((x - endpoint).square().sum())
-            rounds[i].append([len(seeds), drawn.seconds, drawn.evaluations, squares, x.numel()])
+            rounds[i].append([len(seeds), drawn.seconds, drawn.evaluations, float(errors.sum())])
             report.advance(r * len(them) + i + 1)
     report.end()
     none = torch.zeros(0, dtype=torch.float64)
@@ -98,7 +102,7 @@ def rows(them: Sequence[Contender], tallies: Sequence[Tally], reference: Tensor,
     spread, table = metrics.diversity(reference), []
     for one, tally in zip(them, tallies, strict=True):
         a = tally.features
-        samples, seconds, evaluations, squares, entries = tally.rounds.T
+        samples, seconds, evaluations, errors = tally.rounds.T
         kid, kid_std = metrics.kid(reference, a, seed=seed)
         found = {
             "fd": metrics.frechet(reference, a),
@@ -109,7 +113,7 @@ def rows(them: Sequence[Contender], tallies: Sequence[Tally], reference: Tensor,
             "diversity": metrics.diversity(a) / spread,
         }
         if them[0].sampler.deterministic:
-            found["endpoint"] = float((squares.sum() / entries.sum()).sqrt())
+            found["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
         if len(tally.scores):
             found["clip_score"] = float(tally.scores.mean())
         table.append(

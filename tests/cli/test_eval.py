@@ -67,7 +67,9 @@ def test_the_table_is_what_the_samplers_and_the_metrics_say(made: Made, real: Pa
     assert found["precision"] == metrics.precision(b, a)
     assert found["endpoint"] == pytest.approx(float((ours - theirs).square().mean().sqrt()), rel=1e-5)
     assert result["rows"][3]["metrics"]["endpoint"] == 0
-    assert result["ratios"]["fd"] == pytest.approx(found["fd"] / metrics.frechet(b, metrics.block_features(theirs)))
+    assert result["ratios"]["fd"] == pytest.approx(
+        found["fd"] / metrics.frechet(b, metrics.block_features(theirs)), rel=1e-3
+    )
     assert result["ratios"]["evaluations"] == 25
     assert result["ratios"]["wall_clock"] > 1
     assert result["extractor"]["name"] == "blocks"

@@ -12,7 +12,7 @@ from hub_rules import front, obeys_the_hub
 
 from scm_distill.errors import UserError
 from scm_distill.export import card, sections
-from scm_distill.export.licence import licence
+from scm_distill.export.licensing import licence
 from scm_distill.export.snippet import snippet
 
 FACTS: dict[str, Any] = {
