@@ -60,8 +60,8 @@ def write(folder: Path, existing: Path | None = None) -> None:
     """Write `folder`/README.md, and keep what a user added to the one before (`existing`, or the folder's own)."""
     path = folder / "README.md"
     before, text = existing or path, render(folder)
-    if before.is_file() and BEGIN in (old := before.read_text(encoding="utf-8")):
-        text = merged(text, old)
+    if before.is_file():
+        text = merged(text, before.read_text(encoding="utf-8"))
     path.write_text(text, encoding="utf-8")
 
 

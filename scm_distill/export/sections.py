@@ -47,6 +47,7 @@ def body(
         _sounds(facts),
         _adapter(repo or "path/to/this/folder", facts),
         f"## Student and teacher\n\n{_measured(evaluation) if evaluation else _distances(facts)}",
+        f"## Limits\n\n{_limits(facts)}",
         f"## How it was made\n\n{_made(folder, facts)}",
         f"## Licence\n\n{_licence(folder, facts, licence, inherited=inherited)}",
         f"## Citation\n\n{fenced(CITATION, 'bibtex')}\n\nCite the teacher as its own card asks.",
@@ -102,7 +103,10 @@ def _summary(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> 
         said.append(f"{ratios['wall_clock']:.3g} times less time on {evaluation['device']}")
     if said:
         return f"{text}\n\nAgainst the teacher at its default steps: {', '.join(said)}."
-    return f"{text}\n\nNo metric on features was measured; see the distances below, and `scm-distill eval`."
+    return (
+        f"{text}\n\nNot measured yet by a metric on features, such as FID (`scm-distill eval`): below is what the run "
+        "itself measured."
+    )
 
 
 def _advice(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -113,7 +117,7 @@ def _advice(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
             if facts["classes"] is None
             else "`set_timesteps(2)` makes it two steps; the scheduler refuses more than a few.",
             "One generator per image makes image i independent of the batch.",
-            "One step works too, at lower quality.",
+            "One step works too, at lower quality: see the table.",
             "It draws the first four pictures of the gallery, whose seeds are 0, 1, 2, ..." + _magnified(facts),
         ]
         return "\n".join(f"- {line}" for line in lines)
@@ -144,7 +148,7 @@ def _magnified(facts: Mapping[str, Any]) -> str:
 def _sounds(facts: Mapping[str, Any]) -> str:
     """Waveforms, linked to what they are of: a gallery shows pictures only."""
     sounds = [one for one in facts["gallery"] if one["file"].endswith(".wav")]
-    rows = (f"[![{caption(one)}]({one['file'].removesuffix('.wav')}.png)]({one['file']})" for one in sounds)
+    rows = (f"[![seed {one['seed']}]({one['file'].removesuffix('.wav')}.png)]({one['file']})" for one in sounds)
     return "\n".join(rows)
 
 
@@ -217,6 +221,16 @@ def _distances(facts: Mapping[str, Any]) -> str:
         f"Frechet distance on the means and contrasts of blocks of the {space}, {facts['samples']:,} samples, by no "
         "feature extractor:\nthese figures compare with each other, and with nothing outside this table."
     )
+
+
+def _limits(facts: Mapping[str, Any]) -> str:
+    flow = facts["scheduler"].startswith("FlowMatch")
+    lines = [
+        "Trained and checked for two steps." + (" One step is not possible." if flow else ""),
+        "Checked in float32 on a CPU; half precision was not part of it.",
+        "What its teacher knows, gets wrong and should not show, the student does too: nothing was filtered or added.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _made(folder: Path, facts: Mapping[str, Any]) -> str:

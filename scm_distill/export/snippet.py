@@ -33,7 +33,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("{path}")
-samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
+samples = pipe({arguments})[0]
 """
 
 ADAPTER = """\
@@ -43,8 +43,10 @@ import torch
 pipe = diffusers.DiffusionPipeline.from_pretrained("{teacher}")
 pipe.load_lora_weights("{path}", weight_name="{file}")
 pipe.scheduler = diffusers.{scheduler}.from_pretrained("{path}", subfolder="scheduler")
-samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
+samples = pipe({arguments})[0]
 """
+
+WIDTH = 100  # of a call's arguments; longer ones take a line each
 
 
 def snippet(path: str, call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -72,4 +74,6 @@ def _arguments(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "labels": [f"class_labels=[{example or 0}]"],
         "none": [],
     }[facts["driver"]]
-    return ", ".join([*first, *(f"{name}={value!r}" for name, value in call.items())])
+    given = [*first, *(f"{name}={value!r}" for name, value in call.items()), "generator=torch.manual_seed(0)"]
+    line = ", ".join(given)
+    return line if len(line) <= WIDTH else "\n" + "".join(f"    {one},\n" for one in given)
