@@ -131,9 +131,7 @@ def refuse_reader(account: Mapping[str, Any], repo: str, *, create_pr: bool) -> 
         )
     namespace = repo.split("/")[0]
     orgs = {org["name"]: org.get("roleInOrg") for org in account.get("orgs", ())}
-    if create_pr or namespace == account["name"] or orgs.get(namespace, "read") != "read":
-        return
-    if namespace in orgs and orgs[namespace] is None:  # a Hub that does not tell
+    if create_pr or namespace == account["name"] or orgs.get(namespace, "read") != "read":  # None: it does not tell
         return
     raise UserError(
         f"{account['name']} may not write to {namespace}.",

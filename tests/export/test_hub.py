@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from scm_distill.export import upload
 from scm_distill.export.hub import Client
+from scm_distill.export.staging import locate
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 PUBLISHED = {
@@ -156,8 +157,22 @@ def test_the_licence_is_the_teachers_or_the_given_one(start: Callable[..., Hub],
 
     push(hub, run, "bob/teacher", BOB, license="cc-by-nc-4.0")  # the licence of a teacher that only the Hub knows
     student.tell(run, license={}, hub_id="bob/teacher", base_model="bob/teacher")
-    push(hub, run, "ada/five")
+    hub.repos["bob/teacher"].gated = True
+    said = Said()
+    push(hub, run, "ada/five", report=said)
     assert card("ada/five")["license"] == "cc-by-nc-4.0"
+    assert sum("gated" in line or "commercial" in line for line in said.lines) == 2
+
+
+def test_a_dry_run_needs_no_token_and_asks_nobody(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    planned = Client(hub.url).plan(locate(str(run)), "ada/student")
+    assert (set(planned.files), planned.user, planned.warnings) == (PUBLISHED, None, [])
+    assert 'from_pretrained("ada/student")' in planned.card
+    student.tell(run, license={}, hub_id=None)
+    planned = Client(hub.url).plan(locate(str(run / "export")), "ada/student")
+    assert any("--license" in warning for warning in planned.warnings)
+    assert not hub.requests
 
 
 def test_what_users_wrote_into_the_card_stays(start: Callable[..., Hub], run: Path) -> None:

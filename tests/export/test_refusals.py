@@ -9,6 +9,7 @@ from hub.pushing import push, refusal
 from huggingface_hub import constants
 
 from scm_distill.errors import UserError
+from scm_distill.export import refusals
 from scm_distill.export.hub import Client
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own uploads
@@ -93,3 +94,33 @@ def test_preflight_changes_nothing(start: Callable[..., Hub], run: Path) -> None
     push(hub, run, "student")
     target = Client(hub.url, ADA.token).preflight("ada/student")
     assert (target.exists, target.private) == (True, False)
+
+
+def account(role: str = "write", scopes: list[dict] | None = None, **orgs: str | None) -> dict:
+    fine = {} if scopes is None else {"fineGrained": {"scoped": scopes}}
+    known = [{"name": name, **({"roleInOrg": role} if role else {})} for name, role in orgs.items()]
+    return {"name": "ada", "orgs": known, "auth": {"accessToken": {"role": role, **fine}}}
+
+
+READS = [{"entity": {"name": "ada"}, "permissions": ["repo.content.read"]}]
+WRITES = [*READS, {"entity": {"name": "lab"}, "permissions": ["repo.write"]}]
+
+
+@pytest.mark.parametrize(
+    ("known", "repo", "allowed"),
+    [
+        (account(), "ada/student", True),
+        (account("fineGrained", READS), "ada/student", False),
+        (account("fineGrained", WRITES, lab="admin"), "lab/student", True),
+        (account(lab=None), "lab/student", True),  # a Hub that does not tell roles
+        (account(lab="read"), "lab/student", False),
+        ({"name": "ada"}, "ada/student", True),  # a Hub that tells little
+        ({"name": "ada"}, "lab/student", False),
+    ],
+)
+def test_who_is_known_not_to_write(known: dict, repo: str, allowed: bool) -> None:
+    if allowed:
+        refusals.refuse_reader(known, repo, create_pr=False)
+        return
+    with pytest.raises(UserError, match=r"may only read|may not write"):
+        refusals.refuse_reader(known, repo, create_pr=False)

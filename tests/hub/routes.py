@@ -149,7 +149,8 @@ def info(hub: Hub, request: Request, repo: str, revision: str | None) -> Respons
     found = _at(hub, request, repo, revision)
     if not isinstance(found, Commit):
         return found
-    body = {"_id": repo, "id": repo, "sha": found.sha, "private": hub.repos[repo].private, "gated": False, "tags": []}
+    private, gated = hub.repos[repo].private, hub.repos[repo].gated and "manual"
+    body = {"_id": repo, "id": repo, "sha": found.sha, "private": private, "gated": gated, "tags": []}
     if (card := found.files.get("README.md")) and card.content:
         body["cardData"] = yaml.safe_load(card.content.decode().split("---")[1])
     return reply(200, {**body, "siblings": [{"rfilename": path} for path in found.files]})
