@@ -76,7 +76,8 @@ def train(
         if num_processes:
             launch.refuse_nested(os.environ)
         world = num_processes or int(os.environ.get("WORLD_SIZE", "1"))
-        from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
+        with console.importing():
+            from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
 
         console.hush_libraries()
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
@@ -131,7 +132,8 @@ def inspect(
     with console.user_errors(as_json=as_json):
         import yaml
 
-        from scm_distill.cli import inspecting
+        with console.importing():
+            from scm_distill.cli import inspecting
 
         console.hush_libraries()
         with console.Live(quiet=as_json) as live:

@@ -1,5 +1,6 @@
 """The terminal: results on stdout, progress and hints on stderr; the only module that imports rich."""
 
+import gc
 import json
 import os
 import sys
@@ -61,6 +62,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     if not out.is_terminal:
         out.width = WIDE
     out.print(drawing)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around the import of torch and diffusers: a fifth faster without collections that walk half a million objects."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def hush_libraries() -> None:
