@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TeacherMaker
-from hub import ADA, Hub, student
+from hub import ADA, READER, Hub, student
 
 Recipe = Callable[..., str]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -117,19 +117,39 @@ def test_mistakes(hub: Hub, run: Path, tmp_path: Path) -> None:
     assert not hub.repos
 
 
-@pytest.mark.slow
-def test_a_trained_student_is_published(
+def train(hub: Hub, home: Path, *arguments: object, token: str = ADA.token) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scm_distill", "train", *map(str, arguments)]
+    own = environment(hub, home, HF_TOKEN=token)
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=600)
+
+
+def test_a_run_that_plans_a_push_makes_it(
     hub: Hub, tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Recipe
 ) -> None:
     recipe, folder = tmp_path / "mine.yaml", tmp_path / "trained"
     recipe.write_text(recipe_of(make_teacher()))
-    train = [sys.executable, "-m", "scm_distill", "train", str(recipe), "-o", str(folder)]
-    subprocess.run(train, env=environment(hub, tmp_path), check=True, timeout=600)
-    done = push(hub, tmp_path, folder, "ada/student", "--license", "mit")
+    done = train(hub, tmp_path, recipe, "-o", folder, "-s", "push.repo=ada/student", "-s", "push.license=mit")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.index("ada/student (public, new) may be written") < done.stderr.index("distil: ")
+    assert done.stdout.splitlines()[-2:] == [str(folder / "export"), f"{hub.url}/ada/student"]
     files = hub.files("ada/student")
     assert {"README.md", "training/config.yaml", "samples/0.png", WEIGHTS} <= set(files)
     assert str(tmp_path).encode() not in b"\n".join(content or b"" for content in files.values())
     weights = str(folder / "export" / WEIGHTS)
     own = environment(hub, tmp_path)
     subprocess.run([sys.executable, "-c", LOAD, "ada/student", weights], env=own, check=True, timeout=300)
+
+
+def test_a_push_that_cannot_be_is_refused_before_training(
+    hub: Hub, tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Recipe
+) -> None:
+    recipe, folder = tmp_path / "mine.yaml", tmp_path / "trained"
+    recipe.write_text(recipe_of(make_teacher()))
+    planned = (recipe, "-o", folder, "-s", "push.repo=ada/student")
+    unknown = train(hub, tmp_path, *planned)
+    assert (unknown.returncode, "licence of the teacher" in unknown.stderr) == (2, True), unknown.stderr
+    assert str(tmp_path) not in unknown.stderr
+    reader = train(hub, tmp_path, *planned, "-s", "push.private=true", token=READER.token)
+    assert (reader.returncode, "error:" in reader.stderr) == (1, True), reader.stderr
+    assert not folder.exists()
+    assert not hub.repos
