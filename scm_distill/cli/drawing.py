@@ -15,6 +15,7 @@ from scm_distill.export.sampler import Sampler
 from scm_distill.training.report import Reporter
 
 COLUMNS = 8  # of a grid, at most
+_KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
 
 
 def sample(
@@ -63,17 +64,13 @@ def sample(
                 done, rows, seconds, pictures = 0, 0.0, 0.0, []
                 report.begin(who, len(seeds))
                 for part in sampler.stream(seeds, conditions, count):
-                    entries = []
                     for drawn in part.samples:
-                        writing.save(drawn, folder / files[who][done], sampler.facts, fps)
-                        entries.append(
-                            {"file": files[who][done], "seed": seeds[done]}
-                            | ({} if conditions[done] is None else {_KEY[sampler.facts.driver]: conditions[done]})
-                            | {"steps": count, "by": who}
-                        )
+                        name, condition = files[who][done], conditions[done]
+                        writing.save(drawn, folder / name, sampler.facts, fps)
+                        said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
+                        index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
                         pictures += [picture(drawn)] if make_grid else []
                         done += 1
-                    index.add(entries)
                     rows, seconds = rows + part.evaluations * len(part.samples), seconds + part.seconds
                     report.advance(done, {"ms a sample": 1000 * seconds / done})
                 report.end()
@@ -96,9 +93,6 @@ def sample(
             "evaluations": its["evaluations"] / mine["evaluations"],
         }
     return summary
-
-
-_KEY = {"prompt": "prompt", "labels": "label", "none": "none"}
 
 
 def _cost(sampler: Sampler, steps: int, rows: float, seconds: float, n: int) -> dict[str, Any]:

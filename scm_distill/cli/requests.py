@@ -12,6 +12,7 @@ from scm_distill.export.makers import Facts
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 USUAL = 16  # samples, where nothing says how many
+MOST = 100_000  # classes of a range: more than any model has, and few enough to be listed
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def class_list(text: str) -> list[int]:
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise UserError(f"--classes {text!r} is no list of classes.", "Write for example 0-9 or 1,3,7.")
-        chosen += range(int(first), min(int(last or first), int(first) + 100_000) + 1)
+        chosen += range(int(first), min(int(last or first), int(first) + MOST) + 1)
     return chosen
 
 

@@ -67,8 +67,8 @@ class Index:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.path, self._names, self.begun = folder / INDEX, set(names), False
 
-    def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Note files that are complete."""
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Note a file that is complete."""
         if not self.begun:
             self.begun = True
             kept = [line for line in self._lines() if json.loads(line)["file"] not in self._names]
@@ -76,7 +76,7 @@ class Index:
             beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             beside.rename(self.path)
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def check(self) -> None:
         """Raise UserError where there is a file of this name that is none of ours."""

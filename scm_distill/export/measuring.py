@@ -53,8 +53,10 @@ def compiled(net: nn.Module) -> None:
 def free() -> None:
     """Give unused memory back to the device."""
     gc.collect()
-    if torch.accelerator.is_available():
-        torch.cuda.empty_cache() if torch.cuda.is_available() else torch.mps.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def apart(one: Any, other: Any) -> float:

@@ -83,6 +83,7 @@ class Sampler:
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _probed: set[bool] = field(default_factory=set)
     _placed: bool = False
+    _compiled: bool = False
 
     @property
     def facts(self) -> Facts:
@@ -123,6 +124,10 @@ class Sampler:
         self.check(steps)
         self._place()
         self._probe(conditions, steps)
+        if self.compile and not self._compiled:
+            self._compiled = True
+            for net in self.maker.nets:
+                compiled(net)
         done = 0
         while done < len(seeds):
             size = min(self.size, len(seeds) - done)
@@ -144,9 +149,6 @@ class Sampler:
             return
         self.maker.place(self.device)
         self._placed = True
-        if self.compile and not self._warm:
-            for net in self.maker.nets:
-                compiled(net)
 
     def _probe(self, conditions: Sequence[Any], steps: int) -> None:
         """Take samples one by one from here on, if two in a batch are not what they are alone."""
