@@ -66,7 +66,7 @@ def sample(
                 for part in sampler.stream(seeds, conditions, count):
                     for drawn in part.samples:
                         name, condition = files[who][done], conditions[done]
-                        writing.save(drawn, folder / name, sampler.facts, fps)
+                        save(drawn, folder / name, rate=sampler.facts.rate, fps=fps or sampler.facts.fps)
                         said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
                         index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
                         pictures += [picture(drawn)] if make_grid else []

@@ -1,17 +1,11 @@
-"""Samples as files: PNG, MP4 or GIF by diffusers, WAV; and the index that says what each of them is."""
+"""The files of `sample`: their endings, and the index that says what each of them is."""
 
 import json
-import wave
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from diffusers.utils import export_to_gif, export_to_video
-from PIL import Image
-
-from scm_distill.data.pictures import frames, is_sound, to_array
 from scm_distill.errors import UserError
 from scm_distill.export.makers import Facts
 
@@ -32,33 +26,6 @@ def suffix_of(facts: Facts, form: str | None) -> str:
             "pip install 'scm-distill[teachers]', or choose --format gif.",
         )
     return f".{form or 'mp4'}"
-
-
-def save(sample: Any, path: Path, facts: Facts, fps: int | None) -> None:
-    """Write `path`, complete or not at all."""
-    beside = path.with_name("." + path.name)
-    try:
-        if isinstance(sample, Image.Image):
-            sample.save(beside)
-        elif is_sound(sample):
-            _wav(sample, beside, facts.rate or 44100)
-        elif path.suffix == ".gif":
-            export_to_gif(frames(sample), str(beside), fps=fps or facts.fps or 10)
-        else:  # ffmpeg wants even sizes, and would scale others to multiples of 16
-            export_to_video(frames(sample), str(beside), fps=fps or facts.fps or 10, macro_block_size=2)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _wav(sample: Any, path: Path, rate: int) -> None:
-    array = np.atleast_2d(to_array(sample))
-    array = array if array.shape[0] <= array.shape[1] else array.T
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(array))
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((array.T.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
 
 
 class Index:
