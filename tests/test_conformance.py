@@ -40,7 +40,7 @@ data: {data}
 guidance: {guidance}
 objective: {{sigma_d: {sigma_d}, warmup_steps: 100, tangent: jvp}}
 adapt: {{prefit_steps: 2, smooth_time: 20, reclock: {reclock}}}
-train: {{steps: 3, batch_size: 2, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
+train: {{steps: 3, batch_size: {batch}, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
         stop_if_worse: false}}
 sampler: {{teacher_steps: 2}}
 export: {{t_mid: [1.1], samples: 2}}
@@ -119,6 +119,7 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
             data=f"{{source: {data}}}",
             guidance="{}" if name in UNGUIDED else "{scale: 3.0}",
             sigma_d=SIGMA_D.get(name, 1.0),
+            batch=32 if reclocked else 2,  # pixel teachers are probed with 256 samples, a micro-batch at a time
             reclock="false" if reclocked else "auto",  # inspect exports them re-clocked
         )
     )
