@@ -10,6 +10,7 @@ from scm_distill.cli.folders import claimed
 from scm_distill.cli.opening import name_of, teacher_of
 from scm_distill.cli.requests import Wanted, device_of, dtype_of
 from scm_distill.data.pictures import grid, picture
+from scm_distill.data.saving import save
 from scm_distill.export import samplers
 from scm_distill.export.sampler import Sampler
 from scm_distill.training.report import Reporter
