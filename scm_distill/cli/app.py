@@ -104,7 +104,7 @@ def train(
         console.result(summary["export"])
         if "url" in summary:
             console.result(summary["url"])
-        compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
+        compare = " --compare teacher" if summary["driver"] == "none" else ""
         prompt = ' -p "a photo of a cat"' if summary["driver"] == "prompt" else ""
         console.hint(f"scm-distill sample {folder}{prompt} --grid{compare}")
 
