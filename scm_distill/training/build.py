@@ -46,10 +46,15 @@ def load_teacher(recipe: config.Recipe, device: torch.device | None = None) -> t
     )  # fmt: skip
 
 
-def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> Parts:
-    """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+def check_packages(recipe: config.Recipe) -> None:
+    """Raises UserError where a package that the recipe needs is not installed."""
     if recipe.lora.rank is not None:
         lora.require()
+
+
+def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> Parts:
+    """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+    check_packages(recipe)
     return assemble(recipe, load_teacher(recipe, device))
 
 

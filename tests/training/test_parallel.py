@@ -141,11 +141,11 @@ def test_an_adapter_is_trained_in_every_layout(
     monkeypatch.chdir(tmp_path)
     Path("sd3.yaml").write_text(SD3.format(folder_of("sd3")) + TAIL)
     Path("prompts.txt").write_text("a cat\na dog\n")
-    adapter = ("lora.rank=2", "lora.targets=all-linear", "optimizer.lr=1.5")  # B = 0 at first: A moves little
+    adapter = ("lora.rank=2", "lora.targets=all-linear", "optimizer.lr=0.3")  # B = 0 at first: A moves little
     layouts = {"ddp": (), "student": SHARDED, "all, lean": ("train.shard=all", "train.memory=lean")}
     with by_two(*(job("sd3", out, *adapter, *overrides) for out, overrides in layouts.items())):
         alone(job("sd3", "one", *adapter))
-    assert moved("one") > 1e-4
+    assert moved("one") > 1e-5
     for out in layouts:
         same(out, "one")
 
