@@ -12,7 +12,7 @@ import torch
 from conftest import TeacherMaker, tiny_net
 from safetensors.torch import load_file
 
-from scm_distill import config
+from scm_distill import config, teachers
 from scm_distill.errors import UserError
 from scm_distill.models import adapt, lora
 from scm_distill.models.derivatives import OnePass, TwoPasses
@@ -60,6 +60,7 @@ def losses(out: Path) -> list[Any]:
 
 def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: loop.Training) -> None:
     x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4, 1.3]).double()
+    assert begun.network.prediction == "epsilon"  # an adapter keeps it
     with torch.no_grad():
         assert torch.equal(begun.network(x, t, {}), begun.F_teacher(x, t, {}))
     trained = {name for name, p in begun.network.named_parameters() if p.requires_grad}
@@ -89,6 +90,19 @@ def test_the_plan_counts_what_is_trained(begun: loop.Training) -> None:
     trained = sum(p.nbytes for p in begun.network.parameters() if p.requires_grad)
     assert (step["gradients"], step["optimizer"]) == (trained, 2 * trained)
     assert step["student"] == step["ema"] == pytest.approx(trained, rel=0.01)  # and a few buffers
+
+
+def test_a_new_output_is_fitted_through_the_adapter(start: Start) -> None:
+    training = start("v", "adapt.output=v_prediction")
+    assert training.network.prediction == "v_prediction"
+    average = dict(training.ema.module.network.named_parameters())
+    stock = teachers.load(training.recipe.teacher.repo).net.state_dict()
+    for name, p in training.network.named_parameters():
+        assert torch.equal(p, average[name])
+        if "lora_B" in name:
+            assert p.any()
+        elif "lora_A" not in name:
+            assert torch.equal(p, stock[name.removeprefix("net.").replace(".base_layer", "")])
 
 
 def test_only_the_adapter_moves_and_is_saved_and_resumes_bit_for_bit(start: Start) -> None:
