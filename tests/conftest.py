@@ -1,5 +1,6 @@
 """Tiny random-weight pipelines of diffusers' own classes, saved to disk and loaded through the real code."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,19 @@ from PIL import Image
 
 settings.register_profile("scm", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("scm")
+gc.disable()  # while the tests are imported: half a million objects, walked again and again
 torch.set_num_threads(1)  # these sizes gain nothing from a second thread, and lose much on a busy machine
 
 TeacherMaker = Callable[..., Path]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the libraries brought along stays: no collection has to walk it
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or the bindings of Triton report leaks
 
 
 def tiny_net(*, classes: int | None = None, channels: int = 1, **changes: object) -> UNet2DModel:

@@ -24,7 +24,7 @@ def test_the_packaged_digits_are_small_safe_and_known() -> None:
     digits = resources.files("scm_distill") / "builtin" / "digits"
     files = [p for p in Path(str(digits)).rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 2_000_000
-    assert {p.suffix for p in files} == {".npz", ".json", ".safetensors"}
+    assert {p.suffix for p in files} == {".npz", ".json", ".safetensors", ".md"}
 
 
 def test_the_packaged_data_are_scikit_learns_digits(tmp_path: Path) -> None:

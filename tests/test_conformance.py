@@ -40,10 +40,10 @@ data: {data}
 guidance: {guidance}
 objective: {{sigma_d: {sigma_d}, warmup_steps: 100, tangent: jvp}}
 adapt: {{prefit_steps: 2, smooth_time: 20, reclock: {reclock}}}
-train: {{steps: 3, batch_size: 2, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
+train: {{steps: 3, batch_size: {batch}, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
         stop_if_worse: false}}
-sampler: {{teacher_steps: 3}}
-export: {{t_mid: [1.1], samples: 4}}
+sampler: {{teacher_steps: 2}}
+export: {{t_mid: [1.1], samples: 2}}
 """
 
 
@@ -97,14 +97,17 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
     family.pipeline().save_pretrained(str(teacher))
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
 
-    facts = cli("inspect", teacher, "-s", f"teacher.call={call}")
+    # The run exports its student too, through the same check; but not on a clock of its own.
+    reclocked = family.conditions == "none"
+    options = [] if reclocked else ["--no-export-check"]
+    facts = cli("inspect", teacher, "-s", f"teacher.call={call}", *options)
     assert facts["verdict"] == "can be distilled"
     verified = facts.get("verified", {})
     assert verified.pop("time map", 0.0) < 2e-3, facts  # some pipelines round their thousand times to integers
     assert all(error < SAME for error in verified.values()), facts
     assert facts["tangent"]["exact"], facts
     assert facts["tangent"]["against central difference"] < TANGENT.get(name, (1e-6, ""))[0], facts
-    assert facts["export"]["stock difference"] < SAME, facts
+    assert not reclocked or facts["export"]["stock difference"] < SAME, facts
 
     prompts = f", prompts: {tmp_path}/prompts.txt" if family.conditions == "prompt" else ""
     data = "builtin:digits/data.npz" if family.conditions == "none" else f"teacher, samples: 4{prompts}"
@@ -116,7 +119,8 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
             data=f"{{source: {data}}}",
             guidance="{}" if name in UNGUIDED else "{scale: 3.0}",
             sigma_d=SIGMA_D.get(name, 1.0),
-            reclock="false" if family.conditions == "none" else "auto",  # inspect exports them re-clocked
+            batch=32 if reclocked else 2,  # pixel teachers are probed with 256 samples, a micro-batch at a time
+            reclock="false" if reclocked else "auto",  # inspect exports them re-clocked
         )
     )
     seen: list[Any] = []

@@ -8,7 +8,11 @@ import typer
 
 from scm_distill import __version__
 from scm_distill.cli import console, launch
+from scm_distill.cli.evaluate import evaluate
+from scm_distill.cli.push import push
 from scm_distill.cli.recipes import app as recipes_app
+from scm_distill.cli.report import report
+from scm_distill.cli.sample import sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +21,7 @@ app = typer.Typer(
     epilog="First run: scm-distill train digits, then scm-distill sample runs/digits --grid",
 )
 app.add_typer(recipes_app, name="recipes")
+app.command()(push)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")]
 
@@ -71,7 +76,8 @@ def train(
         if num_processes:
             launch.refuse_nested(os.environ)
         world = num_processes or int(os.environ.get("WORLD_SIZE", "1"))
-        from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
+        with console.importing():
+            from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
 
         console.hush_libraries()
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
@@ -96,61 +102,15 @@ def train(
         call = ", ".join([first, *(f"{name}={value!r}" for name, value in summary["call"].items())])
         console.say(f"stock diffusers: DiffusionPipeline.from_pretrained(FOLDER)({call})")
         console.result(summary["export"])
+        if "url" in summary:
+            console.result(summary["url"])
         compare = f" --compare {settings.teacher.repo}" if settings.teacher.repo.startswith("builtin:") else ""
         prompt = ' -p "a photo of a cat"' if summary["driver"] == "prompt" else ""
         console.hint(f"scm-distill sample {folder}{prompt} --grid{compare}")
 
 
-@app.command()
-def sample(
-    model: Annotated[str, typer.Argument(help="A run folder, an exported pipeline folder, or a Hub id.")],
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", "-p", help="What to draw; may be given several times, taken in turn."),
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", "--number", min=1, help="How many. Default: 16, or one a prompt.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Image i is drawn from seed + i, whatever the number.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Network evaluations.")] = 2,
-    classes: Annotated[
-        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 1,3,7; class-conditional models only.")
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also write grid.png.")] = False,
-    compare: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Also sample this teacher, 50 steps, from the same noise.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in a run folder, else ./samples.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Draw samples from a student, and write them as PNG, GIF or WAV.
-
-    Examples: scm-distill sample runs/digits --grid; scm-distill sample runs/sd15 -p "a red fox" -p "a lighthouse"
-    """
-    with console.user_errors(as_json=as_json):
-        from scm_distill.cli import drawing
-
-        console.hush_libraries()
-        summary = drawing.sample(
-            model,
-            prompts=prompts or [],
-            n=n or len(prompts or []) or 16,
-            seed=seed,
-            steps=steps,
-            classes=classes,
-            grid=grid,
-            compare=compare,
-            out=out,
-        )
-        if as_json:
-            console.result_json(summary)
-            return
-        for who in ("student", "teacher"):
-            if who in summary:
-                console.say(f"{who}: {summary[who]['steps']} steps, {summary[who]['ms_per_image']:.3g} ms per image")
-        console.result(summary["grid"] if grid else summary["folder"])
+app.command()(sample)
+app.command("eval")(evaluate)
 
 
 @app.command()
@@ -172,7 +132,8 @@ def inspect(
     with console.user_errors(as_json=as_json):
         import yaml
 
-        from scm_distill.cli import inspecting
+        with console.importing():
+            from scm_distill.cli import inspecting
 
         console.hush_libraries()
         with console.Live(quiet=as_json) as live:
@@ -194,6 +155,9 @@ def doctor(as_json: Json = False) -> None:
         from scm_distill.cli import health
 
         _show(health.doctor(), as_json=as_json)
+
+
+app.command()(report)
 
 
 def _show(facts: dict[str, Any], *, as_json: bool = False) -> None:

@@ -1,120 +1,120 @@
-"""What `sample` calls: draw, time, write pictures."""
+"""What `sample` calls: open student and teacher, draw batch by batch, write what is finished, say what it cost."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from scm_distill import teachers
-from scm_distill.cli import stock_drawing
+from scm_distill.cli import writing
 from scm_distill.cli.folders import claimed
-from scm_distill.data.pictures import grid as make_grid
-from scm_distill.data.pictures import to_images
-from scm_distill.errors import UserError
-from scm_distill.evaluation import stock
-from scm_distill.export import student as students
-from scm_distill.models.student import in_chunks
+from scm_distill.cli.opening import name_of, teacher_of
+from scm_distill.cli.requests import Wanted, device_of, dtype_of
+from scm_distill.data.pictures import grid, picture
+from scm_distill.export import samplers
+from scm_distill.export.sampler import Sampler
+from scm_distill.training.report import Reporter
 
-CHUNK = 64  # images at a time; no image depends on it
+COLUMNS = 8  # of a grid, at most
+_KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
 
 
 def sample(
     model: str,
+    wanted: Wanted,
+    report: Reporter,
     *,
-    n: int,
-    seed: int,
-    steps: int,
-    classes: str | None,
-    prompts: list[str],
-    grid: bool,
-    compare: str | None,
-    out: Path | None,
+    steps: int | None = None,
+    batch: int | None = None,
+    compare: str | None = None,
+    dtype: str = "fp32",
+    device: str | None = None,
+    compiled: bool = False,
+    form: str | None = None,
+    fps: int | None = None,
+    make_grid: bool = False,
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Draw `n` samples and write them; the summary. Raises UserError."""
+    """Draw what is wanted and write it; the summary. What is finished stays after Ctrl-C. Raises UserError."""
+    wanted.check()
+    how: dict[str, Any] = {
+        "dtype": dtype_of(dtype), "device": device_of(device), "batch": batch, "compile": compiled, "report": report,
+    }  # fmt: skip
+    student = samplers.open_student(model, **how)
+    seeds, conditions = wanted.samples(student.facts, model)
+    made_for = student.facts.default_steps
+    student.check(steps := steps or made_for)
+    ending = writing.suffix_of(student.facts, form)
+    runs = {"student": (student, steps)}
+    if compare:
+        teacher, _ = teacher_of(compare, model, student, how)
+        runs["teacher"] = (teacher, teacher.facts.default_steps)
+    if steps != made_for:
+        report.say(f"this student was made for {made_for} steps; {steps} may look worse")
     folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
-    if (call := stock_drawing.call_of(students.locate(model))) is not None:
-        return stock_drawing.sample(
-            students.locate(model), call, prompts=prompts, classes=_classes(classes) if classes else [], n=n, seed=seed,
-            steps=steps, make_grid=grid, compare=compare, out=folder,
-        )  # fmt: skip
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = students.load(model)
-    if prompts:
-        raise UserError("This student takes no prompts.", "Leave --prompt away.")
-    student.times(steps)
-    student.network.to(device)
-    student.network.chunk = CHUNK
-    labels = _labels(classes, student.pipeline.classes, n)
-    cond = {k: v.to(device) for k, v in student.pipeline.cond(labels).items()}
-    teacher = teachers.load(compare) if compare else None
-    if teacher and (teacher.sample_shape, teacher.classes) != (student.pipeline.sample_shape, student.pipeline.classes):
-        raise UserError(f"{compare} makes other images than {model}.", "Give the teacher that this student came from.")
-
-    def of_student(seeds: range, cond: dict[str, Tensor]) -> Tensor:
-        return student.sample(seeds, steps, cond)
-
-    def of_teacher(seeds: range, cond: dict[str, Tensor]) -> Tensor:
-        assert teacher
-        net, scheduler = teacher.net.to(device), teacher.scheduler
-        eps = stock.seeded_noise(seeds, teacher.sample_shape, 1)[0].to(device)
-        return in_chunks(lambda x, c: stock.ddim(net, scheduler, x, c, stock.TEACHER_STEPS), CHUNK, eps, cond=cond)
-
-    seeds, sheets = range(seed, seed + n), []
-    summary: dict[str, Any] = {"folder": str(folder)}
-    with claimed(folder):
-        for who, draw, count in (("student", of_student, steps), ("teacher", of_teacher, stock.TEACHER_STEPS)):
-            if who == "teacher" and teacher is None:
-                continue
-            images, ms = _draw(draw, seeds, cond)
-            summary[who] = {"steps": count, "ms_per_image": ms}
-            sheets.append(images)
-            for i, image in zip(seeds, images, strict=True):
-                image.save(folder / f"seed-{i:05d}{'' if who == 'student' else '-teacher'}.png")
-        if grid:
-            summary["grid"] = str(folder / "grid.png")
-            _side_by_side([make_grid(images, min(n, 8)) for images in sheets]).save(folder / "grid.png")
+    files = {who: [f"seed-{seed:05d}{'' if who == 'student' else '-' + who}{ending}" for seed in seeds] for who in runs}
+    index = writing.Index(folder, [name for names in files.values() for name in names])
+    index.check()
+    summary: dict[str, Any] = {
+        "folder": str(folder), "samples": len(seeds), "device": name_of(how["device"]), "dtype": dtype,
+    }  # fmt: skip
+    sheets = []
+    with claimed(folder) as keep:
+        try:
+            for who, (sampler, count) in runs.items():
+                done, rows, seconds, pictures = 0, 0.0, 0.0, []
+                report.begin(who, len(seeds))
+                for part in sampler.stream(seeds, conditions, count):
+                    for drawn in part.samples:
+                        name, condition = files[who][done], conditions[done]
+                        save(drawn, folder / name, rate=sampler.facts.rate, fps=fps or sampler.facts.fps)
+                        said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
+                        index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
+                        pictures += [picture(drawn)] if make_grid else []
+                        done += 1
+                    rows, seconds = rows + part.evaluations * len(part.samples), seconds + part.seconds
+                    report.advance(done, {"ms a sample": 1000 * seconds / done})
+                report.end()
+                summary[who] = _cost(sampler, count, rows, seconds, done)
+                sheets.append(pictures)
+                if len(runs) > 1:
+                    sampler.release()
+            if make_grid:
+                summary["grid"] = str(folder / "grid.png")
+                _side_by_side([grid(shown, min(len(seeds), COLUMNS)) for shown in sheets]).save(folder / "grid.png")
+        except KeyboardInterrupt:
+            if index.begun:
+                keep.append(True)
+                report.say(f"what is finished stays in {folder}")
+            raise
+    if compare:
+        mine, its = summary["student"], summary["teacher"]
+        summary["speedup"] = {
+            "wall_clock": its["ms_per_sample"] / mine["ms_per_sample"],
+            "evaluations": its["evaluations"] / mine["evaluations"],
+        }
     return summary
 
 
-def _draw(
-    draw: Callable[[range, dict[str, Tensor]], Tensor], seeds: range, cond: dict[str, Tensor]
-) -> tuple[list[Image.Image], float]:
-    """The images of `seeds`, and milliseconds per image after a first call that pays for allocations."""
-    draw(seeds[:1], {k: v[:1] for k, v in cond.items()})
-    begin = time.perf_counter()
-    x_0 = draw(seeds, cond).cpu()
-    return to_images(x_0), 1000 * (time.perf_counter() - begin) / len(seeds)
+def _cost(sampler: Sampler, steps: int, rows: float, seconds: float, n: int) -> dict[str, Any]:
+    cost: dict[str, Any] = {
+        "scheduler": sampler.facts.scheduler,
+        "steps": steps,
+        "evaluations": rows / n,
+        "ms_per_sample": 1000 * seconds / n,
+        "samples_per_second": n / seconds,
+        "batch": min(sampler.size, n),
+    }
+    if sampler.reason:
+        cost["one_by_one"] = sampler.reason
+    if sampler.compile:
+        cost["compile_seconds"] = sampler.compiled_in
+    return cost
 
 
 def _side_by_side(grids: list[Image.Image]) -> Image.Image:
     """The student's grid, then the teacher's, with a gap."""
     gap = grids[0].width // 32
     whole = Image.new("RGB", (sum(g.width for g in grids) + gap * (len(grids) - 1), grids[0].height), "white")
-    for i, picture in enumerate(grids):
-        whole.paste(picture, (i * (picture.width + gap), 0))
+    for i, sheet in enumerate(grids):
+        whole.paste(sheet, (i * (sheet.width + gap), 0))
     return whole
-
-
-def _classes(classes: str) -> list[int]:
-    chosen: list[int] = []
-    for part in classes.split(","):
-        first, dash, last = part.partition("-")
-        if not first.strip().isdigit() or (dash and not last.strip().isdigit()):
-            raise UserError(f"--classes {classes!r} is no list of classes.", "Write for example 0-9 or 1,3,7.")
-        chosen += range(int(first), int(last or first) + 1)
-    return chosen
-
-
-def _labels(classes: str | None, known: int | None, n: int) -> Tensor | None:
-    if known is None:
-        if classes is not None:
-            raise UserError("This student is unconditional: it has no classes.", "Leave --classes away.")
-        return None
-    chosen = _classes(classes or f"0-{known - 1}")
-    if not chosen or max(chosen) >= known:
-        raise UserError(f"--classes {classes!r} leaves the model's classes, 0 to {known - 1}.", "Choose among them.")
-    return torch.tensor([chosen[i % len(chosen)] for i in range(n)])

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from scm_distill import config
+from scm_distill.cli import publishing
 from scm_distill.cli.folders import claimed
 from scm_distill.errors import UserError
-from scm_distill.export import bundle
-from scm_distill.training import build, checkpoint, dataset, loop, signals
+from scm_distill.export import bundle, page
+from scm_distill.training import build, checkpoint, dataset, environment, loop, signals
 from scm_distill.training.plan import ROOM, Planner, available, gib
 from scm_distill.training.report import Reporter, Silent
 
@@ -28,6 +29,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     _free(folder, resume)
     if resume:
         checkpoint.find(resume, folder)
+    publishing.preflight(recipe, Silent())
     with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
         raise _Checked
 
@@ -61,6 +63,9 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     if needed.total > ROOM * free:
         advice = planner.advice(recipe, memory)[:3]
         facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
+    if recipe.push.repo:
+        publishing.preflight(recipe, Silent())
+        facts["push"] = f"{recipe.push.repo}, {'private' if recipe.push.private else 'public'}: may be written"
     return {
         **facts,
         "processes": world,
@@ -92,6 +97,7 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         _trained(recipe, folder, resume, Silent())
         return None
     _free(folder, resume)
+    publishing.preflight(recipe, report)
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
@@ -106,7 +112,11 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
+        finally:
+            _page(folder, report)
+    url = publishing.publish(recipe, folder, report)
     return {
+        **({"url": url} if url else {}),
         "run": str(folder),
         "export": str(exported.folder),
         "steps": trained.step,
@@ -143,7 +153,13 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         training = loop.Training(recipe, folder, start, report)
         if training.records.main:
             _note(recipe, folder, report)
-        return training.train()
+            environment.note(folder, training.step, training.draws.world, training.device)
+        try:
+            return training.train()
+        except BaseException:  # an interrupted or failed run has figures too
+            if training.records.main:
+                _page(folder, report)
+            raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
             f"Out of memory before training: {' '.join(str(error).split())[:200]}",
@@ -161,3 +177,11 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
     path.write_text(config.dump(recipe))
+
+
+def _page(folder: Path, report: Reporter) -> None:
+    """Write report.html; that it could not be written is said, and does not end the run."""
+    try:
+        report.say(f"report: {page.write(folder)}")
+    except Exception as error:
+        report.say(f"the report could not be written: {error}; try scm-distill report {folder}")

@@ -3,6 +3,7 @@
 Units: steps are optimizer steps, batch sizes are global (summed over processes), times are radians, images in [-1, 1].
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -170,6 +171,15 @@ class Export(Section):
     samples: Annotated[int, Field(ge=2)] = Field(1024, description="samples for each t_mid of the search")
 
 
+class Push(Section):
+    """Where the student goes when it is exported; its rights are looked at before training."""
+
+    repo: str | None = Field(None, description="Hub id, such as me/student; null: nowhere")
+    private: bool = Field(False, description="make the repository private")
+    revision: str | None = Field(None, description="branch to push to; null: main")
+    license: str | None = Field(None, description="licence of the student; null: the teacher's")
+
+
 class Recipe(Section):
     """All of a run."""
 
@@ -183,6 +193,7 @@ class Recipe(Section):
     train: Train
     sampler: Sampler = Sampler()
     export: Export = Export()
+    push: Push = Push()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
@@ -210,6 +221,8 @@ class Recipe(Section):
             raise ValueError("train.shard shares out the EMA already: leave it out of train.offload")
         if self.train.shard == "all" and "teacher" in self.train.offload:
             raise ValueError("train.offload=[teacher] and train.shard=all both move the teacher: choose one")
+        if self.push.repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push.repo):
+            raise ValueError(f"push.repo {self.push.repo!r} is no Hub id: write NAME/MODEL")
         if self.guidance.dropout and scale is None:
             raise ValueError("guidance.dropout needs guidance.scale: without guidance there is no unconditional half")
         if self.lora.rank is None and self.lora.alpha is not None:

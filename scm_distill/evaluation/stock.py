@@ -1,11 +1,11 @@
 """Sampling by stock diffusers schedulers: the baseline, and the other side of the export's self-check."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 TEACHER_STEPS = 50  # of DDIM, the baseline of every comparison
 
@@ -21,7 +21,7 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int], steps: int) -> Tens
 
 @torch.no_grad()
 def loop(
-    net: nn.Module,
+    net: Callable[..., Any],
     scheduler: Any,
     x: Tensor,
     cond: Mapping[str, Tensor],
@@ -35,7 +35,9 @@ def loop(
     return x
 
 
-def ddim(net: nn.Module, scheduler: SchedulerMixin, eps: Tensor, cond: Mapping[str, Tensor], steps: int) -> Tensor:
+def ddim(
+    net: Callable[..., Any], scheduler: SchedulerMixin, eps: Tensor, cond: Mapping[str, Tensor], steps: int
+) -> Tensor:
     """A teacher's samples by stock DDIM, deterministic, in at most `steps` evaluations from eps (N, ...) ~ N(0, I)."""
     config: Any = scheduler.config
     scheduler = DDIMScheduler.from_config(config)

@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.evaluation import stock
 from scm_distill.evaluation.metrics import block_features, frechet
-from scm_distill.export import card, lora, schedulers
+from scm_distill.export import card, facts, gallery, lora, schedulers
 from scm_distill.export import check as checks
 from scm_distill.export import student as students
 from scm_distill.export.check import Checked
@@ -35,7 +35,7 @@ from scm_distill.training.given import on
 from scm_distill.training.loop import Trained
 from scm_distill.training.report import Reporter
 
-CALL = "scm_distill.json"  # in an export: the arguments of its two-step call
+CALL = card.FACTS  # in an export: the arguments of its two-step call, and what its card says
 TOLERANCE = 1e-4  # largest difference between stock diffusers and ourselves, pixels in [-1, 1], or relative
 
 
@@ -71,28 +71,9 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.advance(2)
     beside = out.with_name(out.name + ".writing")
     shutil.rmtree(beside, ignore_errors=True)
-    facts = {
-        "base_model": trained.parts.teacher.name,
-        "sigma_d": repr(network.sigma_d),
-        "t_max": repr(best.t_max),
-        "t_mid": repr(best.t_mid),
-        "steps": "2",
-        "prediction_type": network.prediction,
-    }
-    student = checks.alone(network)
     try:
-        call = save(trained, student, best, beside, facts, report)
-        (beside / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
-        checked = check(beside, student, best, trained, call)
-        if not checked.relative <= TOLERANCE:
-            raise UserError(
-                f"The export differs from the student by {checked.relative:.2e} when stock diffusers runs it.",
-                "This is a fault of scm-distill: please report it with the run's config.yaml.",
-                code=1,
-            )
-        adapter = lora.write(beside, trained, student, best, call, report)
-        (beside / CALL).write_text(json.dumps({"call": call, "lora": adapter}, indent=1) + "\n")
-        card.write(beside, trained, facts, table, checked, call)
+        call, checked = fill(beside, trained, best, table, search, report)
+        card.write(beside, out / "README.md")
         _swap(beside, out)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -101,6 +82,43 @@ def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     report.end()
     report.say(f"stock diffusers reproduces the student's two steps to {checked.relative:.1e}")
     return Exported(out, best.t_max, best.t_mid, table, search, checked.relative, call)
+
+
+def fill(
+    folder: Path,
+    trained: Trained,
+    best: Grid,
+    table: list[dict[str, float | str | int]],
+    search: list[dict[str, float]],
+    report: Reporter,
+) -> tuple[dict[str, Any], Checked]:
+    """Write all of an export but its card; the two-step call, and the check. Raises UserError if it does not check."""
+    network = trained.student
+    metadata = {
+        "base_model": trained.parts.teacher.name,
+        "sigma_d": repr(network.sigma_d),
+        "t_max": repr(best.t_max),
+        "t_mid": repr(best.t_mid),
+        "steps": "2",
+        "prediction_type": network.prediction,
+    }
+    student = checks.alone(network)
+    call = save(trained, student, best, folder, metadata, report)
+    facts.forget_paths(folder)
+    facts.copy_licence(trained.parts.teacher, folder)
+    (folder / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
+    checked = check(folder, student, best, trained, call)
+    if not checked.relative <= TOLERANCE:
+        raise UserError(
+            f"The export differs from the student by {checked.relative:.2e} when stock diffusers runs it.",
+            "This is a fault of scm-distill: please report it with the run's config.yaml.",
+            code=1,
+        )
+    adapter = lora.write(folder, trained, student, best, call, report)
+    shown = gallery.write(folder, trained, call, report)
+    known = facts.collect(folder, trained, best, table, search, checked, shown)
+    (folder / CALL).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
+    return call, checked
 
 
 def _swap(new: Path, out: Path) -> None:
@@ -114,7 +132,7 @@ def _swap(new: Path, out: Path) -> None:
 
 
 def save(
-    trained: Trained, student: Network, best: Grid, folder: Path, facts: dict[str, str], report: Reporter
+    trained: Trained, student: Network, best: Grid, folder: Path, metadata: dict[str, str], report: Reporter
 ) -> dict[str, Any]:
     """Write the pipeline folder and student.safetensors; the arguments of its two-step call."""
     teacher = trained.parts.teacher
@@ -128,7 +146,7 @@ def save(
         parts = {teacher.reading.stock.denoiser: net, "scheduler": scheduler, **teacher.family.parts()}
         teacher.source.load(**parts).save_pretrained(str(folder))
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, folder / "student.safetensors", metadata={"format": "pt", **facts})
+    save_file(weights, folder / "student.safetensors", metadata={"format": "pt", **metadata})
     return call
 
 

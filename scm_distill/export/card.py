@@ -1,138 +1,208 @@
-"""README.md of an export: what it is, how stock diffusers runs it, and the figures of its own run."""
+"""README.md of an export, from what its folder holds: scm_distill.json, eval.json, samples/ and the licence files.
 
-from collections.abc import Mapping
+The generated text lies between two HTML comments; what a user writes outside them, or adds to the front matter, stays.
+"""
+
+import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-from huggingface_hub import ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from scm_distill import __version__
-from scm_distill.export.check import Checked
-from scm_distill.training.loop import Trained
+from scm_distill.errors import UserError
+from scm_distill.export import sections
+from scm_distill.export.licensing import licence
 
-UNCONDITIONAL = """\
-import torch
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{path}")
-generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
-images = pipe(batch_size=4, num_inference_steps=2, generator=generators).images
-"""
-
-CONDITIONAL = """\
-import torch
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{path}")  # this pipeline takes no labels, its parts do
-labels = torch.tensor([0, 1, 2, 3]) % {classes}
-generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
-x = torch.cat([torch.randn(1, {shape}, generator=g) for g in generators])
-pipe.scheduler.set_timesteps(2)
-with torch.no_grad():
-    for k in pipe.scheduler.timesteps:
-        x = pipe.scheduler.step(pipe.unet(x, k, class_labels=labels).sample, k, x, generator=generators).prev_sample
-images = pipe.numpy_to_pil((x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
-"""
+FACTS, EVALUATION = "scm_distill.json", "eval.json"
+BEGIN, END = "<!-- scm-distill: begin -->", "<!-- scm-distill: end -->"
+TOOL = "scm-distill"  # marks our results in a model-index
+KEYS = (
+    "library_name", "pipeline_tag", "license", "license_name", "license_link", "base_model", "base_model_relation",
+    "datasets", "tags", "widget", "model-index",
+)  # fmt: skip
+TAGS = ("diffusers", "diffusers-training", "consistency-distillation", "scm", "distillation", "few-step")
+RELATIONS = {"full": "finetune", "adapter": "adapter"}  # the Hub has no "distilled" (huggingface_hub issue 3985)
+ADAPTER = "pytorch_lora_weights.safetensors"
+FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n|(?<=\n))---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
-TRACED = """\
-import torch
-from diffusers import DiffusionPipeline
+def render(folder: Path, repo: str | None = None, license: str | None = None) -> str:
+    """The text of the card of an export that is, or will be, the Hub repository `repo`.
 
-pipe = DiffusionPipeline.from_pretrained("{path}")
-samples = pipe({arguments}, generator=torch.manual_seed(0))[0]
-"""
-
-
-def _tag(trained: Trained) -> str | None:
-    """The Hub's name of the task, by what the samples are."""
-    reading = trained.parts.teacher.reading
-    if reading is None or reading.stock.driver != "prompt":
-        return "unconditional-image-generation" if reading is None or reading.modality == "image" else None
-    return f"text-to-{reading.modality}"
+    `license` replaces the teacher's. Raises UserError where the folder holds no facts.
+    """
+    call, facts = read(folder)
+    evaluation = _json(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
+    known = licence(facts, license, folder)
+    title = f"Two-step student of {facts['base_model']}"
+    data = _front(folder, facts, evaluation, known, repo.rsplit("/", maxsplit=1)[-1] if repo else title)
+    body = sections.body(folder, title, repo, call, facts, evaluation, known, inherited=license is None)
+    return f"---\n{data}\n---\n\n{BEGIN}\n{body}\n{END}\n"
 
 
-def snippet(trained: Trained, path: str, call: Mapping[str, Any]) -> str:
-    """The stock call, as code that runs."""
-    teacher = trained.parts.teacher
-    if teacher.reading is not None:
-        driver = teacher.reading.stock.driver
-        first = {"prompt": '"a photo of a cat"', "labels": "class_labels=[1]", "none": "batch_size=4"}[driver]
-        arguments = ", ".join([first, *(f"{name}={value!r}" for name, value in call.items())])
-        return TRACED.format(path=path, arguments=arguments)
-    if teacher.classes is None:
-        return UNCONDITIONAL.format(path=path)
-    return CONDITIONAL.format(path=path, classes=teacher.classes, shape=", ".join(map(str, teacher.sample_shape)))
-
-
-def _advice(trained: Trained, call: Mapping[str, Any]) -> str:
-    """What a user of the stock call must know."""
-    if trained.parts.teacher.reading is None:
-        return (
-            "`num_inference_steps=2` must be given: the pipeline's own default is refused by the scheduler. One\n"
-            "generator per image makes image i independent of the batch. One step works too, at lower quality."
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of an export's two-step call, and its facts, `lora` among them. Raises UserError for none."""
+    path = folder / FACTS
+    known = _json(path) if path.is_file() else {}
+    if "facts" not in known:
+        raise UserError(
+            f"{folder} has no facts to write a card from: {FACTS} is missing, or of an older version.",
+            "Export it again: scm-distill train RUN/config.yaml -o RUN --resume auto",
         )
-    given = ", ".join(f"`{name}={value!r}`" for name, value in call.items())
-    text = f"These arguments must be given as they are: {given}."
-    scale = trained.recipe.guidance.scale
-    if isinstance(scale, tuple):
-        text += f" `guidance_scale` may be chosen from {scale[0]:g} to {scale[1]:g}."
-    elif scale is not None:
-        text += f" Guidance at scale {scale:g} is baked in"
-        text += ": more of it, by `guidance_scale` or a negative prompt, is not what the student was trained for."
-    return (
-        text
-        + "\nMany pipelines draw the second step's noise from the global generator: `generator=torch.manual_seed(s)`, "
-        "which is that one,\nmakes a call repeatable, `torch.Generator()` may not."
-    )
+    return known["call"], {**known["facts"], "lora": known.get("lora")}
 
 
-def write(
-    folder: Path,
-    trained: Trained,
-    facts: dict[str, str],
-    table: list[dict[str, float | str | int]],
-    checked: Checked,
-    call: Mapping[str, Any],
-) -> None:
-    """Write `folder`/README.md. Nothing in it names a path of this machine."""
-    teacher, recipe = trained.parts.teacher, trained.recipe
-    inherited: dict[str, Any] = dict(teacher.source.license)
-    if teacher.source.hub_id:
-        inherited |= {"base_model": teacher.source.hub_id, "base_model_relation": "finetune"}
-    data = ModelCardData(
-        library_name="diffusers",
-        pipeline_tag=_tag(trained),
-        tags=["diffusers", "consistency-distillation", "scm", "distillation", "few-step"],
-        **inherited,
-    )
-    rows = "\n".join(f"| {row['sampler']} | {row['evaluations']} | {row['distance']:.4g} |" for row in table)
-    space = "pixels" if teacher.pixels else "latents"
-    text = f"""---
-{data.to_yaml().strip()}
----
+def write(folder: Path, existing: Path | None = None) -> None:
+    """Write `folder`/README.md, and keep what a user added to the one before (`existing`, or the folder's own)."""
+    path = folder / "README.md"
+    before, text = existing or path, render(folder)
+    if before.is_file():
+        text = merged(text, before.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
 
-# Two-step student of {facts["base_model"]}
 
-Distilled by scm-distill {__version__} with sCM ([Lu & Song 2024](https://arxiv.org/abs/2410.11081)):
-{trained.step:,} steps, batch {recipe.train.batch_size}, {recipe.objective.velocity} velocity.
-It samples in **two network evaluations**.
+def merged(fresh: str, existing: str) -> str:
+    """`fresh`, with the user's share of `existing`: front matter that we do not set, and prose outside the comments.
 
-```python
-{snippet(trained, "path/to/this/folder", call)}```
+    Prose of a card without the comments stays above the generated text. Raises UserError where that cannot be told.
+    """
+    ours, body = _split(fresh)
+    theirs, prose = _split(existing)
+    generated = body[body.index(BEGIN) : body.index(END) + len(END)]
+    if BEGIN in prose:
+        above, _, rest = prose.partition(BEGIN)
+        _, closed, below = rest.partition(END)
+        if not closed:
+            raise UserError(
+                f"The card has a line {BEGIN}, and none {END} after it.",
+                "Put the second line back below the generated text, or remove the first and that text.",
+            )
+        text = above + generated + below
+    else:
+        text = f"{prose.strip()}\n\n{generated}\n".lstrip()
+    return f"---\n{_yaml(_united(ours, theirs))}\n---\n\n{text.lstrip()}"
 
-{_advice(trained, call)}
 
-| sampler | network evaluations | distance to the data |
-|---|---|---|
-{rows}
+def _united(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The front matter of both; where both set a key of ours, ours holds."""
+    both = {**theirs, **ours}
+    if ours.get("license", theirs.get("license")) != theirs.get("license"):  # its name and link go with it
+        both = {name: v for name, v in both.items() if name in ours or name not in ("license_name", "license_link")}
+    for name in ("tags", "datasets"):
+        if name in both:
+            both[name] = list(dict.fromkeys([*_list(ours.get(name)), *_list(theirs.get(name))]))
+    both["widget"] = [*_list(ours.get("widget")), *(one for one in _list(theirs.get("widget")) if not _sample(one))]
+    both["model-index"] = _results(_list(ours.get("model-index")), _list(theirs.get("model-index")))
+    order = [*(name for name in KEYS if name in both), *(name for name in both if name not in KEYS)]
+    return {name: both[name] for name in order if both[name] not in (None, [])}
 
-Distance: Frechet distance on the means and contrasts of blocks of the {space}, {recipe.export.samples} samples,
-no extractor; compare within this table only.
-Times: t_max {float(facts["t_max"]):.4f}, t_mid {float(facts["t_mid"]):.4f} (searched: t_mid_search.json),
-sigma_d {facts["sigma_d"]}. Stock diffusers reproduced scm-distill's own sampler to {checked.relative:.1e}
-(torch {torch.__version__}, diffusers {diffusers.__version__}).
-"""
-    ModelCard(text).save(folder / "README.md")
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _sample(widget: Any) -> bool:
+    """Whether an entry shows a picture of ours."""
+    output = widget.get("output") if isinstance(widget, dict) else None
+    return isinstance(output, dict) and str(output.get("url", "")).startswith("samples/")
+
+
+def _results(ours: list[Any], theirs: list[Any]) -> list[Any]:
+    """Evaluations, under the one name that the Hub's client reads: ours anew, those of others as they are."""
+    entries = [*ours, *(one for one in theirs if isinstance(one, dict))]
+    kept = [one for entry in entries[len(ours) :] for one in _list(entry.get("results")) if f"'{TOOL}'" not in str(one)]
+    results = [*(one for entry in ours for one in entry["results"]), *kept]
+    return [{**entries[0], "results": results}] if results else []
+
+
+def _split(card: str) -> tuple[dict[str, Any], str]:
+    """Front matter and text. Raises UserError for a front matter that is none."""
+    found = FRONT.match(card)
+    if found is None:
+        return {}, card
+    try:
+        data = yaml.safe_load(found.group(1)) or {}
+        if not isinstance(data, dict):
+            raise TypeError(f"it is a {type(data).__name__}, not a mapping")
+    except (yaml.YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The front matter of the card that is there cannot be read: {reason}",
+            "Mend it, or remove the lines between the two ---.",
+        ) from error
+    return data, card[found.end() :]
+
+
+def _front(
+    folder: Path, facts: dict[str, Any], evaluation: dict[str, Any] | None, known: dict[str, str] | None, name: str
+) -> str:
+    task = task_of(facts)
+    relation = RELATIONS["adapter" if (facts["lora"] or {}).get("file") == ADAPTER else "full"]
+    base = {"base_model": facts["hub_id"], "base_model_relation": relation} if facts["hub_id"] else {}
+    evaluated = _evaluated(evaluation, task or "other")
+    data = {
+        "library_name": "diffusers",
+        "pipeline_tag": task,
+        **(known or {}),
+        **base,
+        "tags": list(dict.fromkeys([*TAGS, *([task] if task else [])])),
+        "widget": _widget(folder, facts),
+        "model-index": eval_results_to_model_index(name, evaluated) if evaluated else None,
+    }
+    return _yaml({key: data[key] for key in KEYS if data.get(key)})
+
+
+def _yaml(data: dict[str, Any]) -> str:
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000).strip()
+
+
+def task_of(facts: dict[str, Any]) -> str | None:
+    """The Hub's name of the task, by what the samples are; None where it has none."""
+    if facts["driver"] == "prompt":
+        return f"text-to-{facts['modality']}"
+    return "unconditional-image-generation" if facts["modality"] == "image" else None
+
+
+def _widget(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"text": sections.caption(one), "output": {"url": one["file"]}}
+        for one in facts["gallery"]
+        if (folder / one["file"]).is_file()
+    ]
+
+
+def _evaluated(evaluation: dict[str, Any] | None, task: str) -> list[EvalResult]:
+    """What `eval` measured of the student's two steps."""
+    rows = [row for row in (evaluation or {}).get("rows", ()) if row["who"] == "student" and row["steps"] == 2]
+    if evaluation is None or not rows:
+        return []
+    extractor, data = evaluation["extractor"], sections.public(evaluation["data"])
+    args = {
+        "extractor": sections.public(extractor["id"]), "sha256": extractor.get("sha256"), "n": evaluation["n"],
+        "steps": 2, "seed": evaluation["seed"], "by": TOOL,
+    }  # fmt: skip
+    about = f"({extractor['name']}, N={evaluation['n']}, 2 steps)"
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_name=data,
+            dataset_type=data,
+            metric_type=name,
+            metric_value=value,
+            metric_name=f"{sections.METRICS.get(name, (name, ''))[0].rstrip(' ↑↓')} {about}",
+            metric_args={key: one for key, one in args.items() if one is not None},
+        )
+        for name, value in rows[0]["metrics"].items()
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}", "Remove it, and make it again.") from error

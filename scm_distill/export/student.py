@@ -1,4 +1,4 @@
-"""Reading an exported student, and sampling it by our own few-step sampler."""
+"""Reading an exported student of pixels, and our own few-step sampler beside the stock one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from scm_distill import teachers
 from scm_distill.errors import UserError
-from scm_distill.evaluation.stock import seeded_noise
 from scm_distill.maths.sampling import few_step
 from scm_distill.maths.schedules import DiscreteSchedule, native
 from scm_distill.models.student import Cond, Network
@@ -35,13 +34,6 @@ class Student:
             ) from error
         clock: Any = self.network.clock
         return tuple(float(clock.phi[k]) for k in scheduler.timesteps)
-
-    @torch.no_grad()
-    def sample(self, seeds: Sequence[int], steps: int, cond: Cond) -> Tensor:
-        """x_0 (N, C, H, W) in `steps` steps; image i depends on seed i and its condition alone."""
-        device = next(self.network.parameters()).device
-        eps = seeded_noise(seeds, self.pipeline.sample_shape, steps).to(device)
-        return as_stock_does(self.network, eps, self.times(steps), cond)
 
 
 def as_stock_does(network: Network, eps: Tensor, times: Sequence[float], cond: Cond) -> Tensor:

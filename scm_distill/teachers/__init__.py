@@ -5,7 +5,9 @@ differently.
 """
 
 from scm_distill.teachers.conditions import Conditions, record
-from scm_distill.teachers.loading import load, load_pipeline, resolve
+from scm_distill.teachers.loading import hub_id_of, index, license_of, load, load_pipeline, resolve
 from scm_distill.teachers.teacher import Source, Teacher
 
-__all__ = ["Conditions", "Source", "Teacher", "load", "load_pipeline", "record", "resolve"]
+__all__ = [
+    "Conditions", "Source", "Teacher", "hub_id_of", "index", "license_of", "load", "load_pipeline", "record", "resolve",
+]  # fmt: skip

@@ -32,14 +32,13 @@ def load(
     In float32, on `device` (the CPU). `call` are arguments of its stock call, such as height and num_frames. Raises
     UserError when it is missing, damaged, or of a kind that cannot be read.
     """
-    if single := repo.endswith(".safetensors"):
+    if repo.endswith(".safetensors"):
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
         again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
         unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
-    hub_id = None if single or Path(folder).is_dir() else repo
-    source = Source(repo, hub_id, {} if single else _license(folder, hub_id), again)
+    source = Source(repo, hub_id_of(repo), license_of(repo), again)
     loaded = again()
     if unet2d.is_pixel(loaded):
         return unet2d.read(loaded, source)
@@ -63,9 +62,27 @@ def load(
     )  # fmt: skip
 
 
-def load_pipeline(repo: str) -> Any:
-    """A pipeline as stock diffusers gives it, nothing read. Raises UserError when it is missing or damaged."""
-    return _from_pretrained(resolve(repo), repo, None, allow_pickle=False)
+def load_pipeline(
+    repo: str,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    pipeline: str | None = None,
+    config: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A pipeline as stock diffusers gives it, nothing read; `repo` and so on as in `load`.
+
+    Raises UserError when it is missing or damaged.
+    """
+    if repo.endswith(".safetensors"):
+        return _single_file(repo, pipeline, config).to(dtype=dtype)
+    return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
+
+
+def index(repo: str, revision: str | None = None) -> dict[str, Any]:
+    """The model_index.json of a pipeline. Raises UserError when it is missing or damaged."""
+    return _index(resolve(repo), repo, revision)
 
 
 def resolve(repo: str) -> str:
@@ -94,12 +111,23 @@ def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
         raise _failure(folder, repo, error, allow_pickle=False) from error
 
 
-def _from_pretrained(folder: str, repo: str, revision: str | None, *, allow_pickle: bool, **parts: Any) -> Any:
+def _from_pretrained(
+    folder: str,
+    repo: str,
+    revision: str | None,
+    *,
+    allow_pickle: bool,
+    dtype: torch.dtype = torch.float32,
+    **parts: Any,
+) -> Any:
     try:
         safe = None if allow_pickle else True
         known = DiffusionPipeline.load_config(folder, revision=revision)
         modules = {name: value for name, value in parts.items() if isinstance(known.get(name), list | tuple)}
-        loaded = DiffusionPipeline.from_pretrained(folder, revision=revision, use_safetensors=safe, **modules)
+        named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+        loaded = DiffusionPipeline.from_pretrained(
+            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **modules
+        )
         loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own part over the given one
         settings = {name: value for name, value in parts.items() if name not in modules}
         loaded.register_to_config(**settings)
@@ -140,12 +168,20 @@ def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) ->
     return UserError(f"{repo} could not be loaded: {where}{short}", fix)
 
 
-def _license(folder: str, hub_id: str | None) -> dict[str, str]:
-    """The licence fields of the teacher's own card, as far as they are at hand without another download."""
+def hub_id_of(repo: str) -> str | None:
+    """The repository of the Hub that `repo` names; None for a folder, a file and what is built in. Raises UserError."""
+    return None if repo.endswith(".safetensors") or Path(resolve(repo)).is_dir() else repo
+
+
+def license_of(repo: str) -> dict[str, str]:
+    """The licence fields of a teacher's own card, as far as they are at hand without a download. Raises UserError."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.repocard import metadata_load
 
-    card = try_to_load_from_cache(hub_id, "README.md") if hub_id else Path(folder) / "README.md"
+    if repo.endswith(".safetensors"):
+        return {}
+    hub_id = hub_id_of(repo)
+    card = try_to_load_from_cache(hub_id, "README.md") if hub_id else Path(resolve(repo)) / "README.md"
     if not isinstance(card, str | Path) or not Path(card).is_file():
         return {}
     metadata = metadata_load(card) or {}

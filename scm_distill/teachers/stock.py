@@ -12,6 +12,7 @@ from scm_distill.errors import UserError
 from scm_distill.teachers import spy
 
 Driver = Literal["none", "labels", "prompt"]
+Modality = Literal["image", "video", "audio"]
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
@@ -101,6 +102,14 @@ class Stock:
     def _fake(self, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template
         return _zeros(output, batch, batch_of(next(iter(arguments.values()))))
+
+
+def modality_of(pipeline: Any) -> Modality:
+    """What a pipeline makes, by the arguments of its call."""
+    known = inspect.signature(pipeline.__call__).parameters
+    if any(name.startswith("audio") for name in known):
+        return "audio"
+    return "video" if {"num_frames", "video_length", "frames"} & set(known) else "image"
 
 
 def batch_of(x: Any) -> int:

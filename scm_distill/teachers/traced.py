@@ -7,7 +7,7 @@ call itself, and `training/verify.py` holds the network built from it against th
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from scm_distill.teachers.convention import Convention, Unclear, at, first_tenso
 from scm_distill.teachers.guided import evaluations, fit, split
 from scm_distill.teachers.schedule import Schedule
 from scm_distill.teachers.spy import Step, Watched
-from scm_distill.teachers.stock import TIMES, Stock, refusal
+from scm_distill.teachers.stock import TIMES, Modality, Stock, modality_of, refusal
 from scm_distill.teachers.witness import Witness
 
 PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers
@@ -41,12 +41,9 @@ class Reading:
     witnesses: list[Witness] = field(default_factory=list)
 
     @property
-    def modality(self) -> Literal["image", "video", "audio"]:
+    def modality(self) -> Modality:
         """By the arguments of its call."""
-        known = inspect.signature(self.stock.pipeline.__call__).parameters
-        if any(name.startswith("audio") for name in known):
-            return "audio"
-        return "video" if {"num_frames", "video_length", "frames"} & set(known) else "image"
+        return modality_of(self.stock.pipeline)
 
 
 def ids_of(stock: Stock, n: int = 1) -> list[Any]:

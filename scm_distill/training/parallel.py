@@ -31,11 +31,7 @@ WAIT = timedelta(days=2)  # that the other processes wait for the first one, whi
 
 def accelerator(recipe: config.Recipe) -> Accelerator:
     """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
-    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
-    cpu = recipe.train.device == "cpu" or not torch.cuda.is_available()
-    wait = InitProcessGroupKwargs(timeout=WAIT)
-    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    made = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait, ddp])
+    made = processes(cpu=recipe.train.device == "cpu")
     if made.gradient_accumulation_steps != 1:
         raise UserError(
             "Accelerate's configuration asks for gradient accumulation.",
@@ -43,6 +39,15 @@ def accelerator(recipe: config.Recipe) -> Accelerator:
         )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
     return made
+
+
+def processes(*, cpu: bool) -> Accelerator:
+    """This process among those that a launcher started, on its GPU if there are any and `cpu` is not set."""
+    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
+    cpu = cpu or not torch.cuda.is_available()
+    wait = InitProcessGroupKwargs(timeout=WAIT)
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait, ddp])
 
 
 def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[str]:

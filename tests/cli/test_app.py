@@ -61,7 +61,9 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     assert done.stdout.splitlines()[-1] == "runs/mine/export"
     assert "Distance to the data" in done.stdout
     assert "next: scm-distill sample runs/mine --grid" in done.stderr
-    assert names(tmp_path / "runs/mine") == {"config.yaml", "metrics.jsonl", "samples", "checkpoints", "export"}
+    files = {"config.yaml", "env.json", "metrics.jsonl", "report.html"}
+    assert names(tmp_path / "runs/mine") == {*files, "samples", "checkpoints", "export"}
+    assert "report: runs/mine/report.html" in done.stderr
     resolved = config.read(str(tmp_path / "runs/mine/config.yaml"))
     assert resolved == config.read(str(recipe))
 
@@ -70,8 +72,10 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["student"]["steps"] == 2
-    assert summary["student"]["ms_per_image"] < summary["teacher"]["ms_per_image"]
-    files = {f"seed-{i:05d}{who}.png" for i in (5, 6, 7) for who in ("", "-teacher")} | {"grid.png"}
+    assert (summary["student"]["evaluations"], summary["teacher"]["evaluations"]) == (2, 50)
+    assert summary["speedup"]["evaluations"] == 25
+    assert summary["speedup"]["wall_clock"] > 1
+    files = {f"seed-{i:05d}{who}.png" for i in (5, 6, 7) for who in ("", "-teacher")} | {"grid.png", "index.jsonl"}
     assert names(tmp_path / "pictures") == files
     with Image.open(tmp_path / "pictures" / "grid.png") as picture:
         assert picture.width > 2 * 3 * 64
@@ -87,6 +91,17 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     resumed = cli("train", recipe, "--resume", "auto", "-s", "train.steps=5", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == 5
+    sessions = json.loads((tmp_path / "runs/mine/env.json").read_text())["sessions"]
+    assert [session["step"] for session in sessions] == [0, 4]
+
+    made = (tmp_path / "runs/mine/report.html").read_text()
+    assert "step&nbsp;5&nbsp;of&nbsp;5" in made
+    assert str(tmp_path) not in made
+    done = cli("report", "runs/mine", "-o", "page.html", "--json")
+    assert json.loads(done.stdout) == {"report": "page.html"}
+    assert "Student and teacher, same seeds" in (tmp_path / "page.html").read_text()
+    assert cli("report", "runs/mine", "-o", "nowhere/page.html").returncode == 2
+    assert "holds no run" in cli("report", "pictures").stderr
 
 
 BAD = {
@@ -191,6 +206,7 @@ def test_an_interrupt_saves_and_says_how_to_resume(
     assert run.returncode == code, stderr
     assert "--resume auto" in stderr
     assert "Traceback" not in stderr
+    assert "Not finished" in (tmp_path / "runs/mine/report.html").read_text()
     steps = [int(p.name.removeprefix("step-")) for p in (tmp_path / "runs/mine/checkpoints").iterdir()]
     done = cli("train", recipe, "-s", f"train.steps={max(steps) + 1}", "--resume", "auto")
     assert done.returncode == 0, done.stderr
@@ -270,10 +286,11 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
         "train": {"--set", "-s", "--out", "-o", "--resume", "--num-processes", "--dry-run", "--json"},
         "inspect": {"-s", "--set", "--export-check", "--json"},
         "sample": {
-            "-p", "--prompt", "-n", "--number", "--seed", "--steps", "--classes", "--grid", "--compare", "--out", "-o",
-            "--json",
+            "-p", "--prompt", "--prompts", "--classes", "-n", "--number", "--seed", "--steps", "--batch", "--compare",
+            "--dtype", "--device", "--compile", "--format", "--fps", "--grid", "--out", "-o", "--json",
         },
         "doctor": {"--json"},
+        "report": {"--out", "-o", "--json"},
     }  # fmt: skip
     assert set(root.commands["recipes"].commands) == {"list", "show", "copy", "schema"}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import TeacherMaker
 from typer.testing import CliRunner
 
 from scm_distill import config
@@ -119,8 +120,10 @@ def test_a_dry_run_plans_the_processes(no_worker: Path) -> None:
     assert not list(no_worker.iterdir())
 
 
-def test_sigint_saves_and_the_run_is_resumed(tmp_path: Path) -> None:
-    run = start(tmp_path, "-s", "train.steps=100000")
+def test_sigint_saves_and_the_run_is_resumed(tmp_path: Path, make_teacher: TeacherMaker) -> None:
+    # The teacher is probed by the micro-batch: 256 samples by two would be most of the test.
+    quick = ("-s", f"teacher.repo={make_teacher()}", "-s", "train.batch_size=32")
+    run = start(tmp_path, *quick, "-s", "train.steps=100000")
     wait_for_steps(tmp_path, run)
     assert len(workers_of(tmp_path)) >= 3
     os.kill(run.pid, signal.SIGINT)
@@ -133,12 +136,13 @@ def test_sigint_saves_and_the_run_is_resumed(tmp_path: Path) -> None:
     step = max(int(name.removeprefix("step-")) for name in names)
     assert step > 0
 
-    run = start(tmp_path, "-s", f"train.steps={step + 2}", "--resume", "auto", "--json")
+    run = start(tmp_path, *quick, "-s", f"train.steps={step + 2}", "--resume", "auto", "--json")
     stdout, stderr = run.communicate(timeout=120)
     assert run.returncode == 0, stderr
     assert (json.loads(stdout)["steps"], stderr) == (step + 2, "")
 
 
+@pytest.mark.slow  # three processes import torch; the stand-ins below say the same without
 def test_a_workers_error_is_shown_once(tmp_path: Path) -> None:
     run = start(tmp_path, "-s", "teacher.repo=./missing")
     stdout, stderr = run.communicate(timeout=120)
@@ -159,7 +163,7 @@ with launch.attended():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     elif os.environ["RANK"] == "1" and how == "crash":
         raise ValueError("one of them")
-    elif os.environ["RANK"] == "1" and how == "error":
+    elif how == "error of both" or os.environ["RANK"] == "1" and how == "error":
         with console.user_errors():
             raise UserError("Only the second.", "Mend it.")
     elif os.environ["RANK"] == "1" and how == "kill":
@@ -191,9 +195,14 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "say"), [("crash", 1, "ValueError: one of them"), ("error", 2, "error: Only the second.")]
+    ("how", "code", "say"),
+    [
+        ("crash", 1, "ValueError: one of them"),
+        ("error", 2, "error: Only the second."),
+        ("error of both", 2, "error: Only the second."),
+    ],
 )
-def test_one_failing_worker_ends_the_others_and_is_heard(
+def test_a_failing_worker_ends_the_others_and_is_heard_once(
     how: str, code: int, say: str, pretend: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     pretend(how)

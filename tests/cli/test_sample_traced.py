@@ -64,7 +64,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def driven(name: str) -> list[str]:
-    return ["--classes", "0-1"] if name == "dit" else ["-p", "a cat", "-p", "a dog"]
+    if name == "dit":
+        return ["--classes", "0-1"]
+    return ["-p", "a cat", "-p", "a dog", *(["--format", "gif"] if name == "wan" else [])]
+
+
+def alone(name: str) -> list[str]:
+    """The first prompt only."""
+    return [*driven(name)[:2], *driven(name)[4:]]
 
 
 def files(folder: Path) -> set[str]:
@@ -72,7 +79,7 @@ def files(folder: Path) -> set[str]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".jsonl"}
 
 
 def opened(path: Path) -> tuple[int, ...]:
@@ -93,16 +100,17 @@ def test_samples_are_files_that_open(name: str, run: Run, here: Path) -> None:
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
     assert (summary["folder"], summary["student"]["steps"]) == ("out", 2)
-    assert summary["student"]["ms_per_image"] > 0
-    assert files(here / "out") == {f"seed-{i:05d}{SUFFIX[name]}" for i in (5, 6, 7)}
+    assert summary["student"]["ms_per_sample"] > 0
+    assert summary["student"]["evaluations"] == 2
+    assert files(here / "out") == {f"seed-{i:05d}{SUFFIX[name]}" for i in (5, 6, 7)} | {"index.jsonl"}
     known = {"sd15": (16, 16, 1), "wan": (32, 32, 3), "stable_audio": (2, 64, 16), "dit": (16, 16, 1)}
-    assert {opened(path) for path in (here / "out").iterdir()} == {known[name]}
+    assert {opened(path) for path in (here / "out").glob("seed-*")} == {known[name]}
 
 
 @every_student
 def test_the_same_seed_is_the_same_sample_and_another_is_not(name: str, run: Run, here: Path) -> None:
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert invoke("sample", run(name), *driven(name)[:2], "-n", 1, "--seed", seed, "-o", out).exit_code == 0
+        assert invoke("sample", run(name), *alone(name), "-n", 1, "--seed", seed, "-o", out).exit_code == 0
     a, b, c = (content(here / out) for out in "abc")
     assert a == b
     assert list(a.values()) != list(c.values())
@@ -114,14 +122,14 @@ def test_a_sample_does_not_depend_on_how_many_there_are(name: str, run: Run, her
         assert invoke("sample", run(name), *driven(name), "-n", n, "--seed", seed, "-o", out).exit_code == 0
     every, some = content(here / "all"), content(here / "some")
     assert some.items() < every.items()
-    assert invoke("sample", run(name), *driven(name)[:2], "-n", 1, "--seed", 2, "-o", "last").exit_code == 0
+    assert invoke("sample", run(name), *alone(name), "-n", 1, "--seed", 2, "-o", "last").exit_code == 0
     if name != "dit":  # whose first argument names two classes
         assert content(here / "last").items() < every.items()
 
 
 def test_prompts_are_taken_in_turn(run: Run, here: Path) -> None:
     assert invoke("sample", run("sd15"), "-p", "a cat", "-p", "a dog", "-o", "out").exit_code == 0
-    assert len(files(here / "out")) == 2
+    assert len(content(here / "out")) == 2
     for prompt, seed in (("a cat", 0), ("a dog", 1)):
         invoke("sample", run("sd15"), "-p", prompt, "--seed", seed, "-o", prompt)
         assert content(here / prompt).items() < content(here / "out").items()
@@ -129,7 +137,7 @@ def test_prompts_are_taken_in_turn(run: Run, here: Path) -> None:
 
 def test_another_prompt_is_another_sample(run: Run, here: Path) -> None:
     for prompt in ("a cat", "zzz zzz zzz zzz"):
-        invoke("sample", run("wan"), "-p", prompt, "-o", prompt)
+        invoke("sample", run("wan"), "-p", prompt, "--format", "gif", "-o", prompt)
     assert content(here / "a cat") != content(here / "zzz zzz zzz zzz")
 
 
@@ -146,14 +154,15 @@ def test_a_teacher_beside_it_and_a_grid(name: str, run: Run, here: Path, monkeyp
     done = invoke("sample", run(name), *driven(name), "-n", 2, "--grid", "--compare", teacher, "-o", "out", "--json")
     assert done.exit_code == 0, done.output
     names = {f"seed-{i:05d}{who}{SUFFIX[name]}" for i in (0, 1) for who in ("", "-teacher")}
-    assert files(here / "out") == names | {"grid.png"}
+    assert files(here / "out") == names | {"grid.png", "index.jsonl"}
     student, of_teacher = (opened(here / "out" / f"seed-00000{who}{SUFFIX[name]}") for who in ("", "-teacher"))
     assert student == of_teacher
     summary = json.loads(done.stdout)
-    assert summary["teacher"]["steps"] == "its default"
+    assert summary["teacher"]["steps"] == {"sd15": 50, "dit": 50, "wan": 50, "stable_audio": 100}[name]
+    assert summary["teacher"]["evaluations"] == 2 * summary["teacher"]["steps"]  # guided
     with Image.open(summary["grid"]) as sheet:
         width, height = {"sd15": (68, 68), "dit": (68, 68), "wan": (196, 68), "stable_audio": (260, 68)}[name]
-        assert sheet.size == (2 * width, 2 * height)
+        assert sheet.size == (4 * width + 2 * width // 32, height)
 
 
 def test_the_teacher_is_the_stock_one(run: Run, here: Path) -> None:
@@ -174,7 +183,7 @@ def test_the_samples_of_a_run_lie_in_it(run: Run) -> None:
     done = invoke("sample", run("dit"), "--classes", 0, "-n", 1)
     assert done.stdout.splitlines() == [str(run("dit") / "samples")]
     assert "student: 2 steps" in done.stderr
-    assert files(run("dit") / "samples") - before == {"seed-00000.png"}
+    assert files(run("dit") / "samples") - before == {"seed-00000.png", "index.jsonl"}
 
 
 def test_more_steps_of_a_flow_and_one_of_the_others(run: Run, here: Path) -> None:
@@ -201,7 +210,7 @@ UNCLEAR = {
     "a teacher of another kind": (
         "dit",
         ["--classes", "1", "--compare", "builtin:digits/teacher"],
-        "refuses this call of DDPMPipeline",
+        "makes other samples",
     ),
 }
 
@@ -239,14 +248,14 @@ def test_a_teacher_is_no_student(run: Run, here: Path) -> None:
 
 def test_a_changed_seed_is_seen_by_the_test_of_seeds(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A noise that depends on how many were drawn before."""
-    from scm_distill.cli import stock_drawing
+    from scm_distill.export.makers import Pipeline
 
-    original, drawn = stock_drawing._one, []
+    original, drawn = Pipeline.one, []
 
-    def drifting(pipeline: Any, arguments: dict[str, Any], seed: int) -> Any:
+    def drifting(maker: Pipeline, seed: int, condition: Any, steps: int) -> Any:
         drawn.append(seed)
-        return original(pipeline, arguments, seed + len(drawn))
+        return original(maker, seed + len(drawn), condition, steps)
 
-    monkeypatch.setattr(stock_drawing, "_one", drifting)
+    monkeypatch.setattr(Pipeline, "one", drifting)
     with pytest.raises(AssertionError):
         test_the_same_seed_is_the_same_sample_and_another_is_not("dit", run, here)

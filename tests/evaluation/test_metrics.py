@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from scm_distill.evaluation.metrics import block_features, frechet, recall
+from scm_distill.evaluation import metrics
+from scm_distill.evaluation.metrics import (
+    block_features,
+    clip_score,
+    diversity,
+    fewest,
+    frechet,
+    kid,
+    mmd,
+    precision,
+    recall,
+)
 from scm_distill.evaluation.stock import seeded_noise
 
 
@@ -18,12 +29,115 @@ def test_frechet_of_two_gaussians_with_known_moments() -> None:
     assert frechet(a, 3 * a + 2) == pytest.approx(12 * (2**2 + (3 - 1) ** 2))
 
 
-def test_frechet_agrees_with_torchmetrics() -> None:
-    from torchmetrics.image.fid import _compute_fid
+class Itself(torch.nn.Module):
+    """Hands torchmetrics the features that the test made, in the order of the (blank) images."""
 
-    a, b = draws(), draws(seed=1) @ draws(d=12, n=12, seed=2) + 0.3
-    theirs = float(_compute_fid(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T)))
-    assert frechet(a, b) == pytest.approx(theirs, rel=1e-6)
+    num_features = 12
+
+    def __init__(self, *sets: torch.Tensor) -> None:
+        super().__init__()
+        self.sets = list(sets)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.sets.pop(0)
+
+
+def blank(n: int) -> torch.Tensor:
+    return torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("n", [400, 9], ids=["full rank", "fewer samples than features"])
+def test_frechet_agrees_with_torchmetrics(n: int) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    a, b = draws(n), draws(n, seed=1) @ draws(d=12, n=12, seed=2) + 0.3
+    theirs = FrechetInceptionDistance(feature=Itself(a, b), input_img_size=(3, 8, 8))
+    theirs.set_dtype(torch.float64)
+    theirs.update(blank(n), real=True)
+    theirs.update(blank(n), real=False)
+    assert frechet(a, b) == pytest.approx(float(theirs.compute()), rel=1e-4)
+
+
+def test_fewest_is_where_the_covariance_has_full_rank() -> None:
+    assert [int(torch.linalg.matrix_rank(torch.cov(draws(n).mT))) for n in (fewest(12) - 1, fewest(12))] == [11, 12]
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+def test_kid_agrees_with_torchmetrics() -> None:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    a, b = draws(300), 1.2 * draws(300, seed=1) + 0.1
+    theirs = KernelInceptionDistance(feature=Itself(a, b), subsets=2, subset_size=300)
+    theirs.update(blank(300), real=True)
+    theirs.update(blank(300), real=False)
+    mean = float(theirs.compute()[0])
+    assert kid(a, b, subsets=2, size=300)[0] == pytest.approx(mean, rel=1e-4)
+    assert mmd(a, b) == pytest.approx(mean, rel=1e-4)
+
+
+def test_kid_subsets_are_those_of_the_seed_and_scatter_around_all_pairs() -> None:
+    a, b = draws(), 1.2 * draws(seed=1)
+    mean, std = kid(a, b, subsets=50, size=100)
+    assert (mean, std) == kid(a, b, subsets=50, size=100) != kid(a, b, subsets=50, size=100, seed=1)
+    assert std > 0
+    assert abs(mean - mmd(a, b)) < 4 * std / 50**0.5
+    with pytest.raises(ValueError, match="subsets of 500 from 400"):
+        kid(a, b, size=500)
+
+
+def test_mmd_is_unbiased_for_sets_of_unequal_size() -> None:
+    found = [mmd(draws(40, seed=2 * i), draws(60, seed=2 * i + 1)) for i in range(200)]
+    assert abs(sum(found) / 200) < 4 * float(torch.tensor(found).std()) / 200**0.5
+
+
+def test_precision_and_recall_by_hand() -> None:
+    real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])  # with k = 1, radii 1, 1, 1, 8
+    fake = torch.tensor([[-0.5], [-1.5], [30.0], [31.0]])  # radii 1, 1, 1, 1
+    assert precision(real, fake, k=1) == 0.25  # -0.5 alone
+    assert recall(real, fake, k=1) == 0.25  # 0 alone, in the ball of -0.5
+    with pytest.raises(ValueError, match="4 samples have no 4 neighbours"):
+        recall(real, fake, k=4)
+
+
+def test_precision_and_recall_by_brute_force() -> None:
+    real, fake = 1.3 * draws(60, 3), draws(50, 3, seed=1) + 0.5
+
+    def brute(points: torch.Tensor, manifold: torch.Tensor) -> float:
+        inside = 0
+        for point in points:
+            for center in manifold:
+                radius = (manifold - center).norm(dim=1).sort().values[3]
+                if (point - center).norm() <= radius:
+                    inside += 1
+                    break
+        return inside / len(points)
+
+    assert precision(real, fake) == brute(fake, real) < 1
+    assert recall(real, fake) == brute(real, fake) < 1
+
+
+def test_diversity_against_pdist() -> None:
+    a = draws()
+    assert diversity(a) == pytest.approx(float(torch.pdist(a).mean()), rel=1e-9)
+    assert diversity(3 * a + 1) == pytest.approx(3 * diversity(a), rel=1e-9)
+
+
+def test_chunks_do_not_change_a_figure(monkeypatch) -> None:
+    a, b = draws(), 1.2 * draws(seed=1)
+
+    def figures() -> list[float]:
+        return [
+            frechet(a, b), mmd(a, b), kid(a, b, subsets=3, size=90)[0], precision(a, b), recall(a, b), diversity(a)
+        ]  # fmt: skip
+
+    whole = figures()
+    monkeypatch.setattr(metrics, "CHUNK", 30 * 400)
+    assert figures() == pytest.approx(whole, rel=1e-10)
+
+
+def test_clip_score_is_a_cosine_cut_at_zero() -> None:
+    image, text = torch.tensor([[2.0, 0], [1, 0], [1, 1]]), torch.tensor([[3.0, 0], [-1, 0], [0, 5]])
+    assert clip_score(image, text).tolist() == pytest.approx([100, 0, 100 / 2**0.5])
 
 
 def test_recall_falls_when_the_samples_cover_less() -> None:

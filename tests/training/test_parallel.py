@@ -1,4 +1,7 @@
-"""DDP, FSDP2, accumulation and resuming across them: the losses, parameters, moments and EMA of one process."""
+"""DDP, FSDP2, accumulation and resuming across them: the losses, parameters, moments and EMA of one process.
+
+A process takes seconds to import torch and diffusers, so two of them do what several tests could ask for.
+"""
 
 import json
 import os
@@ -22,12 +25,15 @@ from scm_distill.training.report import Silent
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the pipelines, and of FSDP2 about views
 
 WORKER = """
+import gc
+gc.disable()  # while half a million objects are imported
 import json, sys, torch
 from pathlib import Path
 from scm_distill import config
 from scm_distill.training import loop
 from scm_distill.training.report import Silent
 
+gc.enable()
 torch.set_num_threads(1)
 for recipe, out, resume, overrides in json.loads(Path("jobs.json").read_text()):
     start = Path(resume) if resume else None
@@ -45,6 +51,11 @@ export: {t_mid: [1.1], samples: 4}
 SD3 = """
 teacher: {{repo: {0}, call: {{height: 16, width: 16}}}}
 data: {{source: teacher, prompts: prompts.txt, samples: 8, workers: 0}}
+guidance: {{scale: 3.0, dropout: 0.3}}
+"""
+COGVIEW4 = """
+teacher: {{repo: {0}, call: {{height: 16, width: 16}}}}
+data: {{source: teacher, prompts: lengths.txt, samples: 8, workers: 0}}
 guidance: {{scale: 3.0, dropout: 0.3}}
 """
 DIT = "teacher: {{repo: {0}}}\ndata: {{source: teacher, samples: 4, workers: 0}}\nguidance: {{scale: 3.0}}\n"
@@ -112,26 +123,44 @@ def moved(out: str) -> float:
 
 
 SHARDED = ("train.shard=student",)
+WIDE = "train.batch_size=32"  # the teacher is probed by the micro-batch: 256 samples by two would be most of the test
 
 
-def test_every_layout_gives_what_one_process_gives(
-    tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_give_what_one_gives(
+    tmp_path: Path, folder_of: FolderOf, make_teacher: TeacherMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of every layout; of conditions of two lengths and drawn latents; of a student fitted to its new output first."""
     monkeypatch.chdir(tmp_path)
     Path("sd3.yaml").write_text(SD3.format(folder_of("sd3")) + TAIL)
     Path("prompts.txt").write_text("a cat\na dog\n")
+    Path("cogview4.yaml").write_text(COGVIEW4.format(folder_of("cogview4")) + TAIL)
+    Path("lengths.txt").write_text("a cat\na dog on a very long wooden bench\na fox\n")
+    Path("unet.yaml").write_text(UNET.format(make_teacher()) + TAIL)
     layouts = {
         "ddp": (),
         "student": SHARDED,
         "all, lean": ("train.shard=all", "train.memory=lean"),
         "sharded, accumulated": (*SHARDED, "train.micro_batch_size=1"),
     }
-    with by_two(*(job("sd3", out, *overrides) for out, overrides in layouts.items())):
+    with by_two(
+        *(job("sd3", out, *overrides) for out, overrides in layouts.items()),
+        job("cogview4", "lengths, ddp"),
+        job("unet", "fitted, all, lean", WIDE, "train.shard=all", "train.memory=lean"),
+        job("unet", "fitted, ddp", WIDE),
+    ):
         alone(job("sd3", "one"))
         alone(job("sd3", "accumulated", "train.micro_batch_size=1"))
+        alone(job("cogview4", "lengths"))
+        alone(job("unet", "fitted", WIDE))
     assert moved("one") > 1e-4
     for out in ("accumulated", *layouts):
         same(out, "one")
+    same("lengths, ddp", "lengths")
+    kept = {path.name for path in Path("lengths/conditions").iterdir()}
+    assert kept == {path.name for path in Path("lengths, ddp/conditions").iterdir()}
+    assert len(kept) == 3
+    for out in ("fitted, ddp", "fitted, all, lean"):
+        same(out, "fitted", within=1e-5)  # Adam divides the rounding of small gradients by their size, in the pre-fit
 
 
 @pytest.mark.slow  # as the test before, of adapters
@@ -170,14 +199,3 @@ def test_a_run_continues_with_another_number_of_processes(
     same("one, then two", "one", first=4)
     alone(job("dit", "two, then one", keep, resume="two/checkpoints/step-3"))
     same("two, then one", "one", first=4)
-
-
-def test_a_student_in_two_processes_is_fitted_to_its_new_output_first(
-    tmp_path: Path, make_teacher: TeacherMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("unet.yaml").write_text(UNET.format(make_teacher()) + TAIL)
-    with by_two(job("unet", "two", "train.shard=all", "train.memory=lean"), job("unet", "ddp")):
-        alone(job("unet", "one"))
-    same("ddp", "one", within=1e-5)
-    same("two", "one", within=1e-5)  # Adam divides the rounding of small gradients by their size, in the pre-fit too

@@ -132,11 +132,11 @@ def measured(planner: plan.Planner, recipe: config.Recipe) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("build", "settings"),
     [
-        (dit, ("train.memory=fast", "optimizer.name=radam")),
+        pytest.param(dit, ("train.memory=fast", "optimizer.name=radam"), marks=pytest.mark.slow),
         (dit, ("train.memory=lean", "optimizer.name=adamw")),
         (unet, ("train.memory=fast", "optimizer.name=adamw")),
-        (unet, ("train.memory=lean", "optimizer.name=radam")),
-        (mmdit, ("train.memory=fast", "optimizer.name=adamw")),
+        pytest.param(unet, ("train.memory=lean", "optimizer.name=radam"), marks=pytest.mark.slow),
+        pytest.param(mmdit, ("train.memory=fast", "optimizer.name=adamw"), marks=pytest.mark.slow),
         (mmdit, ("train.memory=lean", "optimizer.name=radam")),
         (mmdit, ("train.memory=fast", "train.precision=bf16")),
     ],

@@ -1,0 +1,216 @@
+"""What `eval` calls: open student, teacher, extractor and reference; measure; write eval.json, card and report."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from scm_distill import __version__, config
+from scm_distill.cli.opening import RUNS, name_of, recipe_of, teacher_of
+from scm_distill.cli.requests import Wanted, device_of, dtype_of
+from scm_distill.config.private import hidden
+from scm_distill.errors import UserError
+from scm_distill.evaluation import metrics
+from scm_distill.evaluation.cache import gathered, reference_features, share
+from scm_distill.evaluation.extractors import Extractor, open_extractor
+from scm_distill.evaluation.inputs import as_tensor
+from scm_distill.evaluation.pretrained import open_clip_score
+from scm_distill.evaluation.reference import open_reference
+from scm_distill.export import card, page, quality, samplers
+from scm_distill.export import student as students
+from scm_distill.export.quality import Contender, Score, Tally
+from scm_distill.export.sampler import Sampler
+from scm_distill.training import parallel
+from scm_distill.training.report import Reporter
+
+DIGITS = "builtin:digits"
+USUAL, USUAL_DIGITS = 2048, 6144  # samples of each; the digits cost a few ms each, and their distances are small
+MOST_REAL = 50_000  # real samples of the reference, at most: as FID is reported
+APART = 10**6  # from the seeds of the samples to those of the teacher's, where its own samples are the reference
+
+
+@dataclass(frozen=True)
+class Asked:
+    """As it was typed."""
+
+    model: str
+    teacher: str | None
+    data: str | None
+    steps: tuple[int, ...]
+    n: int | None
+    seed: int
+    extractor: str | None
+    clip: str | None
+    prompts: Path | None
+    classes: str | None
+    batch: int | None
+    device: str | None
+    dtype: str
+    out: Path | None
+
+
+def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
+    """The result, written to eval.json too; None in a worker process. Raises UserError."""
+    folder, recipe = Path(students.locate(asked.model)), recipe_of(asked.model)
+    out = asked.out or (folder / card.EVALUATION if folder.is_dir() else None)
+    _refuse_unwritable(out)
+    accelerator = parallel.processes(cpu=asked.device == "cpu" or not torch.cuda.is_available())
+    device = accelerator.device if accelerator.num_processes > 1 else device_of(asked.device)
+    how: dict[str, Any] = {"dtype": dtype_of(asked.dtype), "device": device, "batch": asked.batch, "report": report}
+    student = samplers.open_student(asked.model, **how)
+    teacher, name = teacher_of(asked.teacher or RUNS, asked.model, student, how)
+    data = asked.data or (recipe.data.source if recipe else RUNS)
+    digits = data.startswith(DIGITS)
+    n = asked.n or (USUAL_DIGITS if digits else USUAL)
+    seeds, conditions = _wanted(asked, recipe, student, n).samples(student.facts, asked.model)
+    extractor = open_extractor(
+        asked.extractor or ("digits" if digits else "blocks"), device, student.facts.modality, rate=student.facts.rate
+    )
+    score = open_clip_score(asked.clip, device) if asked.clip else None
+    if score and student.facts.driver != "prompt":
+        raise UserError("A CLIP score needs prompts, and this student takes none.", "Leave --clip away.")
+    notes: list[str] = []
+    them = quality.contenders(student, teacher, _possible(student, asked.steps, notes))
+    work = _Work(accelerator, seeds, conditions, report)
+    reference = work.of_teacher(teacher, extractor) if data == RUNS else work.of_data(data, student, extractor, notes)
+    tallies = work.measure(them, extractor, score)
+    if not accelerator.is_main_process:
+        return None
+    fewest = metrics.fewest(reference.shape[1])
+    if min(n, len(reference)) < fewest:
+        notes.append(
+            f"{reference.shape[1]} features want {fewest} samples or more: with fewer, FD mostly measures how many"
+        )
+    notes += [f"{who}, one by one: {s.reason}" for who, s in (("teacher", teacher), ("student", student)) if s.reason]
+    table = quality.rows(them, tallies, reference, asked.seed)
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "teacher": hidden(name),
+        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == RUNS else hidden(data),
+        "n": n,
+        "reference": len(reference),
+        "seed": asked.seed,
+        "device": name_of(device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "dtype": asked.dtype,
+        "versions": {"scm-distill": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        "extractor": extractor.identity,
+        **({"clip": score.identity} if score else {}),
+        "rows": sorted(table, key=lambda row: (row["who"], row["steps"])),
+        "ratios": quality.ratios(them, tallies, table),
+        "notes": notes,
+    }
+    if out is not None:
+        _write(out, result)
+        report.say(f"written: {out}")
+    if out == folder / card.EVALUATION:
+        _renew(folder, report)
+    return result
+
+
+def _renew(folder: Path, report: Reporter) -> None:
+    """Put the figures into the export's card, and into the run's report where it lies in a run."""
+    try:
+        card.write(folder)
+        if (folder.parent / "metrics.jsonl").is_file():
+            report.say(f"report: {page.write(folder.parent)}")
+    except UserError as error:  # an export of an older version; its figures are measured all the same
+        report.say(f"the card is as it was: {error.problem}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the processes share out: seeds and their conditions."""
+
+    accelerator: Accelerator
+    seeds: list[int]
+    conditions: list[Any]
+    report: Reporter
+
+    def _rounds(self, sampler: Sampler, first: int = 0) -> list[tuple[list[int], list[Any]]]:
+        """This process's seeds, moved by `first`, and conditions, in batches."""
+        mine = share(len(self.seeds), self.accelerator)
+        parts = [mine[i : i + sampler.size] for i in range(0, len(mine), sampler.size)]
+        return [([self.seeds[i] + first for i in part], [self.conditions[i] for i in part]) for part in parts]
+
+    def of_teacher(self, teacher: Sampler, extractor: Extractor) -> Tensor:
+        """Features of the teacher's samples at its default steps, from other seeds."""
+        rounds, found = self._rounds(teacher, APART), []
+        self.report.begin("reference", len(rounds))
+        for i, (seeds, conditions) in enumerate(rounds, 1):
+            found.append(extractor(teacher.draw(seeds, conditions).samples))
+            self.report.advance(i)
+        self.report.end()
+        return gathered(torch.cat(found), len(self.seeds), self.accelerator)
+
+    def of_data(self, data: str, student: Sampler, extractor: Extractor, notes: list[str]) -> Tensor:
+        """Features of real samples, of the size that the student makes."""
+        one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
+        facts = student.facts
+        real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
+        self.report.begin("reference", len(share(len(real), self.accelerator)))
+        known = reference_features(extractor, real, self.accelerator, self.report.advance)
+        self.report.end()
+        notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")
+        return known.features
+
+    def measure(self, them: Sequence[Contender], extractor: Extractor, score: Score | None) -> list[Tally]:
+        """The tallies of all processes together."""
+        tallies = quality.measure(them, self._rounds(them[0].sampler), extractor, score, self.report)
+        n, accelerator = len(self.seeds), self.accelerator
+        return [
+            Tally(
+                gathered(tally.features, n, accelerator),
+                gathered(tally.scores, n, accelerator) if score else tally.scores,
+                accelerator.gather(tally.rounds.to(accelerator.device)).cpu(),
+            )
+            for tally in tallies
+        ]
+
+
+def _wanted(asked: Asked, recipe: config.Recipe | None, student: Sampler, n: int) -> Wanted:
+    """Conditions in turn: those that were typed, else the run's own prompts. Raises UserError."""
+    file = str(asked.prompts) if asked.prompts else None
+    if student.facts.driver == "prompt" and file is None:
+        file = recipe.data.prompts if recipe else None
+        if file is None:
+            raise UserError(f"{asked.model} wants prompts.", "Give --prompts FILE, a prompt a line.")
+    return Wanted([], file, asked.classes, n, asked.seed)
+
+
+def _possible(student: Sampler, steps: Sequence[int], notes: list[str]) -> list[int]:
+    """The numbers of steps that the student can take. Raises UserError when there are none."""
+    able = []
+    for k in steps:
+        try:
+            student.check(k)
+            able.append(k)
+        except UserError as error:
+            notes.append(f"no {k} steps: {error.problem}")
+            last = error
+    if not able:
+        raise last
+    return able
+
+
+def _refuse_unwritable(out: Path | None) -> None:
+    """Before the work. Raises UserError."""
+    if out is None:
+        return
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out} cannot be written.", "Choose another file with -o.")
+
+
+def _write(out: Path, result: dict[str, Any]) -> None:
+    beside = out.with_name(out.name + ".writing")
+    beside.write_text(json.dumps(result, indent=1) + "\n")
+    beside.replace(out)

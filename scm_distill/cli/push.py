@@ -1,0 +1,70 @@
+"""`scm-distill push`: a student onto the Hub."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scm_distill.cli import console
+
+if TYPE_CHECKING:
+    from scm_distill.export.hub import Planned
+
+
+def push(
+    model: Annotated[str, typer.Argument(help="A run folder, or an exported pipeline folder.")],
+    repo: Annotated[str, typer.Argument(help="NAMESPACE/NAME on the Hub, or NAME for one of your own.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repo private, if it is a new one.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Push to this branch; made where there is none.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the change as a pull request.")] = False,
+    license: Annotated[
+        str | None,
+        typer.Option(metavar="ID|NAME=URL", help="Licence of the student. Default: its teacher's."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show files and card; ask the Hub only who you are.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+) -> None:
+    """Publish a student on the Hub, and print its address. A second push sends only what changed.
+
+    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another Hub.
+
+    Examples: scm-distill push runs/digits me/digits-scm --private; scm-distill push runs/sd15 me/sd15-scm --dry-run
+    """
+    with console.user_errors(as_json=as_json):
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        from scm_distill.export import hub, staging
+
+        client, student = hub.Client(), staging.locate(model)
+        if dry_run:
+            planned = client.plan(student, repo, private=private, license=license)
+            if as_json:
+                console.result_json(dataclasses.asdict(planned))
+            else:
+                _show(planned)
+            return
+        if as_json or not console.err.is_terminal:
+            disable_progress_bars()
+        with console.Live(quiet=as_json) as live:
+            try:
+                pushed = client.push(
+                    student, repo, private=private, revision=revision, create_pr=create_pr, license=license, report=live
+                )
+            except KeyboardInterrupt:
+                live.say("what is uploaded stays there: the same command continues")
+                raise
+        if as_json:
+            console.result_json(dataclasses.asdict(pushed))
+        else:
+            console.result(pushed.url)
+
+
+def _show(planned: "Planned") -> None:
+    console.result(planned.card)
+    rows = [[name, f"{size:,}"] for name, size in sorted(planned.files.items())]
+    console.table(f"Files for {planned.repo}", ("file", "bytes"), rows)
+    for warning in planned.warnings:
+        console.say(f"note: {warning}")
+    console.say(f"dry run as {planned.user}: nothing was sent" if planned.user else "dry run without a token")

@@ -1,0 +1,27 @@
+"""`scm-distill report`: the page of a run, made anew."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scm_distill.cli import console
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File. Default: RUN/report.html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+) -> None:
+    """Make the run's report.html anew, with what was measured since.
+
+    Example: scm-distill report runs/digits
+    """
+    with console.user_errors(as_json=as_json):
+        from scm_distill.export import page
+
+        path = page.write(run, out)
+        if as_json:
+            console.result_json({"report": str(path)})
+            return
+        console.result(str(path))

@@ -1,0 +1,167 @@
+"""Networks that turn samples into features, on which distances are taken; each with what identifies it in a report."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from scm_distill.builtin import classifier
+from scm_distill.errors import UserError
+from scm_distill.evaluation.inputs import as_tensor
+from scm_distill.evaluation.metrics import block_features
+
+MODALITIES = ("image", "video", "audio")
+INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`prepare` makes the input of one sample, `net` the features (B, D) of a batch of them.
+
+    `identity` goes into reports: name, id, sha256 (of the weights), revision, resize, features. `settings` is what
+    else the features depend on, for the cache.
+    """
+
+    identity: dict[str, str | None]
+    prepare: Callable[[Any], Tensor]
+    net: Callable[[Tensor], Tensor]
+    device: torch.device
+    settings: str = ""
+    batch: int = field(default=64, kw_only=True)
+
+    @torch.no_grad()
+    def __call__(self, samples: Sequence[Any]) -> Tensor:
+        """Features (N, D), float32, on the CPU. Raises ValueError where samples of one batch differ in size."""
+        inputs = [self.prepare(sample) for sample in samples]
+        if len({x.shape for x in inputs}) > 1:
+            raise ValueError(f"samples of different sizes: {sorted({tuple(x.shape) for x in inputs})}")
+        return self.net(torch.stack(inputs).to(self.device)).float().cpu()
+
+
+def features(extractor: Extractor, samples: Iterable[Any], progress: Callable[[int], None] | None = None) -> Tensor:
+    """Features (N, D) of samples, one batch in memory at a time; `progress` hears how many are done."""
+    rows: list[Tensor] = []
+    waiting: list[Any] = []
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        rows.append(extractor(waiting))
+        done += len(waiting)
+        waiting.clear()
+        if progress:
+            progress(done)
+
+    for sample in samples:
+        waiting.append(sample)
+        if len(waiting) == extractor.batch:
+            work()
+    if waiting:
+        work()
+    if not rows:
+        raise ValueError("no samples")
+    return torch.cat(rows)
+
+
+def open_extractor(
+    spec: str,
+    device: torch.device | str = "cpu",
+    modality: str = "image",
+    *,
+    revision: str | None = None,
+    rate: int | None = None,
+) -> Extractor:
+    """Open `blocks`, `digits`, `inception`, `inception:PATH`, or a transformers model: a local folder or a Hub id.
+
+    `modality` is image, video or audio; `rate` are the samples a second of the sounds to come. Raises UserError.
+    """
+    device = torch.device(device)
+    if modality not in MODALITIES:
+        raise ValueError(f"no modality {modality!r}")
+    if spec == "blocks":
+        what = "means and standard deviations in blocks of the pixels" if modality != "audio" else "the same of sound"
+        identity = _identity("blocks", None, "none", what)
+        return Extractor(identity, as_tensor, block_features, device)
+    kind, _, path = spec.partition(":")
+    if kind in ("digits", "inception"):
+        if modality != "image":
+            raise UserError(
+                f"The extractor {kind} is for images.", f"Give --extractor a model of {modality}, or blocks."
+            )
+        return _digits(device) if spec == "digits" else _inception(path or None, device)
+    from scm_distill.evaluation.pretrained import open_pretrained
+
+    return open_pretrained(spec, device, modality, revision=revision, rate=rate)
+
+
+def _identity(name: str, sha256: str | None, resize: str, what: str) -> dict[str, str | None]:
+    return {"name": name, "id": name, "sha256": sha256, "revision": None, "resize": resize, "features": what}
+
+
+def sha256_of(*files: Path) -> str:
+    """Of one file as sha256sum has it; of several, of their names and sums."""
+    sums = []
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            sums.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
+    return sums[0][1] if len(sums) == 1 else hashlib.sha256(repr(sums).encode()).hexdigest()
+
+
+def _digits(device: torch.device) -> Extractor:
+    body = classifier.trained()["body"].to(device)
+    size = (classifier.SIZE, classifier.SIZE)
+
+    def prepare(sample: Image.Image) -> Tensor:
+        image = sample.convert("L")
+        return as_tensor(image if image.size == size else ImageOps.fit(image, size, Image.Resampling.BICUBIC))
+
+    resize = "none at 8x8; else PIL bicubic to cover, centre crop 8x8"
+    identity = _identity("digits", sha256_of(classifier.WEIGHTS), resize, "64 last features of the digit classifier")
+    return Extractor(identity, prepare, body, device, batch=1024)
+
+
+def _inception(path: str | None, device: torch.device) -> Extractor:
+    """The InceptionV3 of the FID's authors, converted by torch-fidelity, as torchmetrics runs it."""
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        file = Path(path).expanduser() if path else _downloaded_inception()
+        weights = io.BytesIO()  # torch-fidelity unpickles whatever the file holds: it gets tensors only
+        torch.save(torch.load(file, map_location="cpu", weights_only=True), weights)
+        weights.seek(0)
+        net = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights)
+    except ImportError as error:
+        raise UserError(
+            f"The extractor inception needs packages that are not installed: {error}",
+            "pip install 'scm-distill[eval]', or choose another --extractor.",
+        ) from error
+    except Exception as error:  # a download or a damaged file, each with many kinds
+        raise UserError(
+            f"The weights of inception could not be loaded: {' '.join(str(error).split())[:240]}",
+            f"Download {INCEPTION} and give --extractor inception:PATH.",
+        ) from error
+    net = net.to(device).requires_grad_(False)
+
+    def prepare(sample: Image.Image) -> Tensor:
+        return ((as_tensor(sample.convert("RGB")) + 1) * 127.5).round().byte()
+
+    resize = "bilinear (antialiased) to 299x299, as torchmetrics"
+    return Extractor(_identity("inception", sha256_of(file), resize, "pool3, 2048"), prepare, net, device)
+
+
+def _downloaded_inception() -> Path:
+    import torch_fidelity  # noqa: F401  # before 90 MB are downloaded for nothing
+
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION.rpartition("/")[2]
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(INCEPTION, str(file), hash_prefix="6726825d", progress=False)
+    return file

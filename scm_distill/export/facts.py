@@ -1,0 +1,100 @@
+"""What an export says about itself in scm_distill.json: all that its card needs, and no path of this machine."""
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from scm_distill import __version__, builtin
+from scm_distill.export.check import Checked
+from scm_distill.export.schedulers import Grid
+from scm_distill.teachers import Teacher
+from scm_distill.training.loop import Trained
+
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+PATHS = ("_name_or_path", "name_or_path")  # where save_pretrained notes the folder that it loaded from
+
+
+def collect(
+    folder: Path,
+    trained: Trained,
+    best: Grid,
+    table: list[dict[str, float | str | int]],
+    search: list[dict[str, float]],
+    checked: Checked,
+    gallery: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """The facts of a run and of its export in `folder`, as JSON holds them."""
+    teacher, recipe = trained.parts.teacher, trained.recipe
+    reading, source = teacher.reading, recipe.data.source
+    index = json.loads((folder / "model_index.json").read_text())
+    return {
+        "base_model": teacher.name,
+        "hub_id": teacher.source.hub_id,
+        "revision": recipe.teacher.revision if teacher.source.hub_id else None,
+        "license": dict(teacher.source.license),
+        "pipeline": index["_class_name"],
+        "scheduler": index["scheduler"][1],
+        "modality": reading.modality if reading else "image",
+        "driver": reading.stock.driver if reading else "none" if teacher.classes is None else "labels",
+        "classes": teacher.classes,
+        "sample_shape": list(teacher.sample_shape),
+        "pixels": teacher.pixels,
+        "trained": {
+            "steps": trained.step,
+            "batch_size": recipe.train.batch_size,
+            "velocity": recipe.objective.velocity,
+            "guidance": recipe.guidance.scale,
+            "data": source if source == "teacher" or builtin.path(source) else "files",
+            "samples": len(trained.prepared.data),
+            "optimizer": recipe.optimizer.name,
+            "lr": recipe.optimizer.lr,
+            "precision": recipe.train.precision,
+            "seed": recipe.train.seed,
+        },
+        "sigma_d": trained.student.sigma_d,
+        "t_max": best.t_max,
+        "t_mid": best.t_mid,
+        "prediction_type": trained.student.prediction,
+        "table": table,
+        "search": search,
+        "samples": recipe.export.samples,
+        "difference": checked.relative,
+        "versions": {
+            "scm-distill": __version__,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            **({"transformers": importlib.metadata.version("transformers")} if reading else {}),
+        },
+        "example": next((one.get("prompt", one.get("label")) for one in gallery), None),
+        "gallery": gallery,
+    }
+
+
+def copy_licence(teacher: Teacher, folder: Path) -> None:
+    """The licence files of a teacher's own folder, into `folder`."""
+    home = Path(teacher.source.repo).expanduser()
+    if teacher.source.hub_id is None and home.is_dir():
+        for pattern in LICENCE_FILES:
+            for file in sorted(home.glob(pattern)):
+                if file.is_file():
+                    shutil.copyfile(file, folder / file.name)
+
+
+def forget_paths(folder: Path) -> None:
+    """Take out of a pipeline folder's configurations where on this machine its parts were loaded from."""
+    for file in sorted(folder.rglob("*.json")):
+        text = file.read_text(encoding="utf-8")
+        if any(f'"{name}"' in text for name in PATHS):
+            kept = json.dumps(_without(json.loads(text)), indent=2, ensure_ascii=False)
+            file.write_text(kept + "\n", encoding="utf-8")
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(inner) for name, inner in value.items() if name not in PATHS}
+    return [_without(inner) for inner in value] if isinstance(value, list) else value

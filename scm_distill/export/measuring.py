@@ -1,0 +1,71 @@
+"""What is done to the denoisers of a pipeline, and to its samples, to say what sampling costs and if it is right."""
+
+import functools
+import gc
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from scm_distill.data.pictures import to_array
+from scm_distill.teachers.stock import batch_of
+
+
+@contextmanager
+def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
+    """The rows that each call of these networks is given: with classifier-free guidance twice the samples."""
+    rows: list[int] = []
+
+    def count(first: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            rows.append(batch_of(args[0] if args else kwargs[first]))
+
+        return hook
+
+    handles = [
+        net.register_forward_pre_hook(count(next(iter(inspect.signature(net.forward).parameters))), with_kwargs=True)
+        for net in nets
+    ]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def compiled(net: nn.Module) -> None:
+    """Let torch.compile have the network's forward, below its hooks and outside of modes that change draws."""
+    forward = net.forward
+    fast = torch.compile(forward)
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return fast(*args, **kwargs)
+
+    net.forward = call
+
+
+def free() -> None:
+    """Give unused memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def apart(one: Any, other: Any) -> float:
+    """Mean difference of two samples, in standard deviations of the first."""
+    a, b = _array(one), _array(other)
+    return float(np.abs(a - b).mean() / max(a.std(), 1e-12)) if a.shape == b.shape else float("inf")
+
+
+def _array(sample: Any) -> Any:
+    if isinstance(sample, list):
+        return np.stack([_array(frame) for frame in sample])
+    return to_array(sample).astype(np.float64)

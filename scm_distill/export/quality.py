@@ -1,0 +1,145 @@
+"""Student and teacher on the same seeds, side by side: distances, network evaluations and time, by steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scm_distill.errors import UserError
+from scm_distill.evaluation import metrics
+from scm_distill.evaluation.extractors import Extractor
+from scm_distill.evaluation.inputs import squared_errors
+from scm_distill.export.sampler import Sampler
+from scm_distill.training.report import Reporter
+
+TWO = 2  # steps of the student that the ratios are about
+
+Condition = str | int | None
+Score = Callable[[Sequence[Any], Sequence[str]], Tensor]  # CLIP score (N,) of samples and their prompts
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A sampler at a number of steps."""
+
+    who: Literal["student", "teacher"]
+    sampler: Sampler
+    steps: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and (rounds, 4) of COLUMNS."""
+
+    features: Tensor
+    scores: Tensor
+    rounds: Tensor
+
+
+COLUMNS = (
+    "samples",
+    "seconds",
+    "evaluations",
+    "errors",
+)  # of a round; errors: squared, to the teacher's endpoints, summed
+
+
+def contenders(student: Sampler, teacher: Sampler, steps: Sequence[int]) -> list[Contender]:
+    """The teacher at its default first, then it and the student at `steps`; one step is for the student only."""
+    full = teacher.facts.default_steps
+    few = [k for k in steps if 1 < k < full]
+    return [
+        Contender("teacher", teacher, full),
+        *(Contender("student", student, k) for k in steps),
+        *(Contender("teacher", teacher, k) for k in few),
+    ]
+
+
+def measure(
+    them: Sequence[Contender],
+    batches: Sequence[tuple[Sequence[int], Sequence[Condition]]],
+    extractor: Extractor,
+    score: Score | None,
+    report: Reporter,
+) -> list[Tally]:
+    """Let all contenders draw each batch of seeds and conditions in turn: what else the machine does strikes all alike.
+
+    The first contender is the teacher at its default steps; the others' distance to its samples is taken.
+    """
+    features: list[list[Tensor]] = [[] for _ in them]
+    scores: list[list[Tensor]] = [[] for _ in them]
+    rounds: list[list[list[float]]] = [[] for _ in them]
+    report.begin("evaluate", len(batches) * len(them))
+    for r, (seeds, conditions) in enumerate(batches):
+        endpoint: list[Any] | None = None
+        for i, one in enumerate(them):
+            drawn = one.sampler.draw(seeds, conditions, one.steps)
+            endpoint = drawn.samples if endpoint is None else endpoint
+            errors = squared_errors(drawn.samples, endpoint)
+            found = extractor(drawn.samples).double().cpu()
+            if not (found.isfinite().all() and errors.isfinite().all()):
+                raise UserError(
+                    f"The {one.who}'s samples at {one.steps} steps are not finite.",
+                    "Give --dtype fp32; if that changes nothing, train again with a lower optimizer.lr.", code=1,
+                )  # fmt: skip
+            features[i].append(found)
+            if score is not None:
+                scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
+            rounds[i].append([len(seeds), drawn.seconds, drawn.evaluations, float(errors.sum())])
+            report.advance(r * len(them) + i + 1)
+    report.end()
+    none = torch.zeros(0, dtype=torch.float64)
+    return [
+        Tally(torch.cat(f), torch.cat(s) if s else none, torch.tensor(k, dtype=torch.float64))
+        for f, s, k in zip(features, scores, rounds, strict=True)
+    ]
+
+
+def rows(them: Sequence[Contender], tallies: Sequence[Tally], reference: Tensor, seed: int) -> list[dict[str, Any]]:
+    """A line of the table for each contender, against the features of the reference (M, D)."""
+    spread, table = metrics.diversity(reference), []
+    for one, tally in zip(them, tallies, strict=True):
+        a = tally.features
+        samples, seconds, evaluations, errors = tally.rounds.T
+        kid, kid_std = metrics.kid(reference, a, seed=seed)
+        found = {
+            "fd": metrics.frechet(reference, a),
+            "kid": kid,
+            "kid_std": kid_std,
+            "precision": metrics.precision(reference, a),
+            "recall": metrics.recall(reference, a),
+            "diversity": metrics.diversity(a) / spread,
+        }
+        if them[0].sampler.deterministic:
+            found["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
+        if len(tally.scores):
+            found["clip_score"] = float(tally.scores.mean())
+        table.append(
+            {
+                "who": one.who,
+                "scheduler": one.sampler.facts.scheduler,
+                "steps": one.steps,
+                "evaluations": float((evaluations * samples).sum() / samples.sum()),
+                "ms_per_sample": 1000 * float((seconds / samples).median()),
+                "metrics": found,
+            }
+        )
+    return table
+
+
+def ratios(them: Sequence[Contender], tallies: Sequence[Tally], table: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The two-step student against the teacher at its default: fd student / teacher, the others teacher / student.
+
+    The wall clock is compared round by round, and the median taken. Empty where the student did not take two steps.
+    """
+    two = next((i for i, one in enumerate(them) if one.who == "student" and one.steps == TWO), None)
+    if two is None:
+        return {}
+    full, few = table[0], table[two]
+    return {
+        "fd": few["metrics"]["fd"] / full["metrics"]["fd"],
+        "evaluations": full["evaluations"] / few["evaluations"],
+        "wall_clock": float((tallies[0].rounds[:, 1] / tallies[two].rounds[:, 1]).median()),
+    }
