@@ -25,6 +25,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     """Refuse what can be refused before `world` processes start; nothing is written. Raises UserError."""
     _share(recipe, world)
     dataset.check_paths(recipe)
+    build.check_packages(recipe)
     _free(folder, resume)
     if resume:
         checkpoint.find(resume, folder)

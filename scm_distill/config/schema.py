@@ -84,7 +84,7 @@ class Adapt(Section):
     tolerance: PositiveFloat = Field(0.05, description="auto: largest relative change of the teacher's F")
     output: Literal["auto", "v_prediction", "keep"] = Field(
         "auto",
-        description="what becomes of an epsilon or x_0 prediction, others stay; auto: v_prediction, adapters keep it",
+        description="of an epsilon or x_0 network, others stay; auto: v_prediction, but keep with lora.rank",
     )
     prefit_steps: int = Field(1000, ge=0, description="regression of the new output onto the teacher's F")
     prefit_lr: PositiveFloat = 6e-4

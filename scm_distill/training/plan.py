@@ -95,7 +95,7 @@ class Planner:
         micro, sharded = build.micro_batch(recipe, world), s.shard != "off"
         memory = s.memory if s.memory != "auto" else memory or "fast"
         share, whole, own = world if sharded else 1, _size(self.F_teacher), _size(self.network)
-        teachers = {id(p) for p in self.F_teacher.parameters()}
+        teachers = {id(p) for p in self.F_teacher.parameters()} if build.shares(recipe) else set()
         shared = sum(p.nbytes for p in self.network.parameters() if id(p) in teachers)
         frozen = sum(p.nbytes for p in self.network.parameters() if not p.requires_grad)
         ema = own // share if sharded or "ema" in s.offload else own - frozen

@@ -163,6 +163,22 @@ def test_two_processes_give_what_one_gives(
         same(out, "fitted", within=1e-5)  # Adam divides the rounding of small gradients by their size, in the pre-fit
 
 
+@pytest.mark.slow  # as the test before, of adapters
+def test_an_adapter_is_trained_in_every_layout(
+    tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sd3.yaml").write_text(SD3.format(folder_of("sd3")) + TAIL)
+    Path("prompts.txt").write_text("a cat\na dog\n")
+    adapter = ("lora.rank=2", "lora.targets=all-linear", "optimizer.lr=0.3")  # B = 0 at first: A moves little
+    layouts = {"ddp": (), "student": SHARDED, "all, lean": ("train.shard=all", "train.memory=lean")}
+    with by_two(*(job("sd3", out, *adapter, *overrides) for out, overrides in layouts.items())):
+        alone(job("sd3", "one", *adapter))
+    assert moved("one") > 1e-5
+    for out in layouts:
+        same(out, "one")
+
+
 @pytest.mark.slow  # eight processes; `pytest -m slow`
 def test_a_run_continues_with_another_number_of_processes(
     tmp_path: Path, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
