@@ -90,7 +90,8 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
             f"{reference.shape[1]} features want {fewest} samples or more: with fewer, FD mostly measures how many"
         )
     notes += [f"{who}, one by one: {s.reason}" for who, s in (("teacher", teacher), ("student", student)) if s.reason]
-    table = quality.rows(them, tallies, reference, asked.seed)
+    on = device if device.type == "cuda" else None  # others have no float64, or are the CPU
+    table = quality.rows(them, tallies, reference, report, seed=asked.seed, device=on)
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "teacher": hidden(name),
@@ -171,10 +172,17 @@ class _Work:
             Tally(
                 gathered(tally.features, n, accelerator),
                 gathered(tally.scores, n, accelerator) if score else tally.scores,
-                accelerator.gather(tally.rounds.to(accelerator.device)).cpu(),
+                _every_round(tally.rounds, accelerator),
             )
             for tally in tallies
         ]
+
+
+def _every_round(rounds: Tensor, accelerator: Accelerator) -> Tensor:
+    """The rounds (R, 4) of all processes, of which some may have one more."""
+    padded = accelerator.pad_across_processes(rounds.float().to(accelerator.device))  # mps has no float64
+    every: Tensor = accelerator.gather(padded).cpu().double()
+    return every[every[:, 0] > 0]
 
 
 def _wanted(asked: Asked, recipe: config.Recipe | None, student: Sampler, n: int) -> Wanted:

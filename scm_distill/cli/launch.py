@@ -217,7 +217,7 @@ def _report(codes: Sequence[int], failed: Sequence[int], notes: Sequence[IO[byte
         if (code := codes[rank]) < 0:
             raise UserError(
                 f"Process {rank} of {len(codes)} was killed by {signal.Signals(-code).name}.",
-                "If memory ran out, lower train.micro_batch_size; --resume auto continues from the last checkpoint.",
+                "If memory ran out, lower train.micro_batch_size, or --batch; a run continues with --resume auto.",
                 code=128 - code,
             )
     first = codes[failed[0]] if failed else 0

@@ -14,6 +14,9 @@ from scm_distill.evaluation.inputs import squared_errors
 from scm_distill.export.sampler import Sampler
 from scm_distill.training.report import Reporter
 
+MOST_PAIRS = (
+    10_000  # samples whose pairs are compared, for precision, recall and diversity: all pairs of more take hours
+)
 TWO = 2  # steps of the student that the ratios are about
 
 Condition = str | int | None
@@ -97,20 +100,30 @@ def measure(
     ]
 
 
-def rows(them: Sequence[Contender], tallies: Sequence[Tally], reference: Tensor, seed: int) -> list[dict[str, Any]]:
-    """A line of the table for each contender, against the features of the reference (M, D)."""
-    spread, table = metrics.diversity(reference), []
-    for one, tally in zip(them, tallies, strict=True):
+def rows(
+    them: Sequence[Contender],
+    tallies: Sequence[Tally],
+    reference: Tensor,
+    report: Reporter,
+    *,
+    seed: int,
+    device: torch.device | None,
+) -> list[dict[str, Any]]:
+    """A line of the table for each contender, against the features of the reference (M, D), computed on `device`."""
+    real, table = reference[:MOST_PAIRS], []
+    spread = metrics.diversity(real, device)
+    report.begin("distances", len(them))
+    for i, (one, tally) in enumerate(zip(them, tallies, strict=True)):
         a = tally.features
         samples, seconds, evaluations, errors = tally.rounds.T
-        kid, kid_std = metrics.kid(reference, a, seed=seed)
+        kid, kid_std = metrics.kid(reference, a, seed=seed, device=device)
+        some = a[:MOST_PAIRS]
         found = {
-            "fd": metrics.frechet(reference, a),
+            "fd": metrics.frechet(reference, a, device),
             "kid": kid,
-            "kid_std": kid_std,
-            "precision": metrics.precision(reference, a),
-            "recall": metrics.recall(reference, a),
-            "diversity": metrics.diversity(a) / spread,
+            "precision": metrics.precision(real, some, device=device),
+            "recall": metrics.recall(real, some, device=device),
+            "diversity": metrics.diversity(some, device) / spread,
         }
         if them[0].sampler.deterministic:
             found["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
@@ -124,8 +137,11 @@ def rows(them: Sequence[Contender], tallies: Sequence[Tally], reference: Tensor,
                 "evaluations": float((evaluations * samples).sum() / samples.sum()),
                 "ms_per_sample": 1000 * float((seconds / samples).median()),
                 "metrics": found,
+                "kid_std": kid_std,  # over its subsets
             }
         )
+        report.advance(i + 1)
+    report.end()
     return table
 
 

@@ -191,7 +191,7 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
     ]
     extractor, versions = evaluation["extractor"], evaluation.get("versions") or {}
     identity = f", sha256 `{extractor['sha256'][:12]}`" if extractor.get("sha256") else ""
-    resize = f", resized by {extractor['resize']}" if extractor.get("resize") else ""
+    resize = f", resize: {extractor['resize']}" if extractor.get("resize") else ""
     said = "; ".join(f"{METRICS[name][0].rstrip(' ↑↓')}: {METRICS[name][1]}" for name in names if name in METRICS)
     return (
         f"{_table([*head, *(METRICS.get(name, (name,))[0] for name in names)], cells)}\n\n"

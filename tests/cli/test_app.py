@@ -260,6 +260,7 @@ def test_recipes(cli: Cli, tmp_path: Path) -> None:
     schema = json.loads(cli("recipes", "schema").stdout)
     assert set(schema["properties"]) == {
         "teacher", "data", "guidance", "objective", "adapt", "optimizer", "train", "sampler", "export",
+        "lora", "push",
     }  # fmt: skip
 
 
@@ -291,6 +292,11 @@ def test_help_starts_without_torch_and_the_surface_is_known() -> None:
         },
         "doctor": {"--json"},
         "report": {"--out", "-o", "--json"},
+        "eval": {
+            "--teacher", "--data", "--steps", "-n", "--number", "--seed", "--extractor", "--clip", "--prompts",
+            "--classes", "--batch", "--device", "--dtype", "--num-processes", "--max-ratio", "--out", "-o", "--json",
+        },
+        "push": {"--private", "--revision", "--create-pr", "--license", "--dry-run", "--json"},
     }  # fmt: skip
     assert set(root.commands["recipes"].commands) == {"list", "show", "copy", "schema"}
 

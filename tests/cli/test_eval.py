@@ -1,6 +1,8 @@
 """`eval`: the table, what it is measured on, what it leaves behind, what it refuses."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from typer.testing import CliRunner
+from zoo.parts import clip_tokenizer
 
 from scm_distill.cli.app import app
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.inputs import as_tensor
+from scm_distill.evaluation.pretrained import open_clip_score
 from scm_distill.export import samplers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -92,6 +97,42 @@ def test_without_data_the_teachers_own_samples_are_the_reference(made: Made, her
     assert (student["evaluations"], teacher["steps"], teacher["evaluations"]) == (2, 50, 100)  # guidance: two a step
     assert (teacher["metrics"]["endpoint"], teacher["metrics"]["fd"] > 0) == (0, True)
     assert any("fewer" in note for note in result["notes"])
+
+
+def test_prompts_also_have_a_clip_score(made: Made, here: Path) -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.CLIPConfig(
+        text_config={**small, "vocab_size": 600, "max_position_embeddings": 16, "eos_token_id": 1},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    processor = {"size": {"shortest_edge": 32}, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    transformers.AutoModel.from_config(config).save_pretrained(here / "clip")
+    clip_tokenizer().save_pretrained(here / "clip")
+    (here / "clip/preprocessor_config.json").write_text(json.dumps(processor))
+    (here / "prompts.txt").write_text("a cat\na dog\n")
+    common = ("--prompts", "prompts.txt", "-n", 8, "--steps", "2", "--clip", "clip", "-o", "out.json")
+    real = here / "real"
+    real.mkdir()
+    for i in range(8):
+        samplers.open_student(str(made("sd15"))).draw([i], ["a bird"], 2).samples[0].save(real / f"{i}.png")
+    result = measured(made("sd15"), "--data", real, *common)
+    assert result["clip"]["id"] == "clip"
+    drawn = samplers.open_student(str(made("sd15"))).draw(range(8), ["a cat", "a dog"] * 4, 2)
+    scores = open_clip_score("clip")(drawn.samples, ["a cat", "a dog"] * 4)
+    assert result["rows"][0]["metrics"]["clip_score"] == pytest.approx(float(scores.double().mean()), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(made: Made, real: Path, here: Path) -> None:
+    common = (made("ddpm"), "--data", real, "-n", 9, "--batch", 4, "--steps", 2, "--json", "-o", here / "x.json")
+    one = json.loads(invoke(*common).stdout)
+    command = [sys.executable, "-m", "scm_distill", "eval", *map(str, common), "--num-processes", "2"]
+    two = json.loads(subprocess.run(command, capture_output=True, check=True, text=True, timeout=300).stdout)
+    assert two["processes"] == 2
+    for a, b in zip(one["rows"], two["rows"], strict=True):
+        assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-2, abs=1e-3)
+        assert a["evaluations"] == b["evaluations"]
 
 
 def test_a_run_that_is_too_far_from_its_teacher_fails_by_its_exit_code(made: Made, real: Path) -> None:

@@ -298,7 +298,7 @@ def test_the_card_of_a_range_says_so(ranged: dict[str, Any]) -> None:
 def test_a_sample_of_a_range_is_drawn_at_its_middle(ranged: dict[str, Any], tmp_path: Path) -> None:
     done = invoke("sample", ranged["run"], "-p", "a cat", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["seed-00000.png"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"seed-00000.png", "index.jsonl"}
 
 
 def test_dropped_conditions_train(recipe: Make, tmp_path: Path) -> None:
