@@ -11,7 +11,7 @@ from scm_distill.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"scm-distill ((?:train|sample|inspect|doctor|recipes)[^\n`#;&]*)", TEXT)
+COMMANDS = re.findall(r"scm-distill ((?:train|sample|eval|report|push|inspect|doctor|recipes)[^\n`#;&]*)", TEXT)
 
 
 @pytest.mark.parametrize(
