@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,16 @@ def steps_in(folder: Path) -> list[tuple[int, Path]]:
     Not by step: a run resumed from an older one leaves later steps behind, which are no longer its newest.
     """
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    found.sort(key=lambda path: path.stat().st_mtime_ns)
+    found.sort(key=_written)
     return [(int(path.name.removeprefix("step-")), path) for path in found]
+
+
+def _written(path: Path) -> int:
+    """When, in ns, by the checkpoint's own word: a copied folder has other times."""
+    try:
+        return int(json.loads((path / "state.json").read_text())["written"])
+    except (OSError, ValueError, KeyError, TypeError):  # an older one, or a damaged one, which whoever reads it refuses
+        return path.stat().st_mtime_ns
 
 
 def find(resume: str, run: Path) -> Path | None:
@@ -98,7 +107,7 @@ def save(accelerator: Accelerator, folder: Path, state: "Whole", facts: dict[str
         if main:
             save_file(found, beside / f"{name}.safetensors")
     if main:
-        (beside / "state.json").write_text(json.dumps(facts) + "\n")
+        (beside / "state.json").write_text(json.dumps({**facts, "written": time.time_ns()}) + "\n")
         if final.exists():
             shutil.rmtree(final)
         beside.rename(final)

@@ -106,6 +106,14 @@ def test_resuming_from_an_older_checkpoint_takes_its_steps_again(run: Run) -> No
     assert [x for x in lines(out) if "loss" in x] == [x for x in before if "loss" in x]
 
 
+def test_the_newest_checkpoint_of_a_copied_run_is_the_one_written_last(tmp_path: Path) -> None:
+    for step, written in ((4, 1), (2, 2)):  # resumed from an older one: step 2 is newer than step 4
+        (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text(json.dumps({"written": written}))
+    os.utime(tmp_path / "checkpoints" / "step-2", (0, 0))
+    assert checkpoint.find("auto", tmp_path) == tmp_path / "checkpoints" / "step-2"
+
+
 def test_the_average_is_what_the_checkpoint_holds_and_what_is_exported(run: Run) -> None:
     trained, out = run()
     shadow = load_file(out / "checkpoints" / "step-4" / "ema.safetensors")
