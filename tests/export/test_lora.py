@@ -2,10 +2,12 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zoo
@@ -13,7 +15,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from scm_distill import config
-from scm_distill.export import bundle
+from scm_distill.export import bundle, card
 from scm_distill.export.lora import FILE
 from scm_distill.training import loop
 from scm_distill.training.report import Silent
@@ -91,6 +93,23 @@ def test_the_teacher_with_the_adapter_is_the_merged_student(name: str, exported:
     adapted = sampled(teacher, facts["call"])
     assert (adapted - merged).norm() < 1e-5 * merged.norm()
     assert (undistilled - merged).norm() > 1e-2 * merged.norm()
+
+
+def test_both_snippets_of_its_card_draw_the_same(exported: Exported) -> None:
+    parent, _, _ = exported("sd15")
+    folder = parent / "run" / "export"
+    text = card.render(folder)
+    assert "base_model_relation" not in text  # a local teacher has no name on the Hub
+    drawn = []
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        code = snippet.replace("path/to/the/teacher", str(parent / "teacher"))
+        known: dict[str, Any] = {}
+        with torch.random.fork_rng():
+            exec(code.replace("path/to/this/folder", str(folder)), known)
+        drawn.append(np.asarray(known["samples"][0], dtype=float))
+    assert len(drawn) == 2
+    assert drawn[0].std() > 1
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1  # of 255
 
 
 def test_the_low_pass_of_the_time_is_in_the_adapter_too(exported: Exported) -> None:
