@@ -40,8 +40,10 @@ def evaluate(
     clip: Annotated[
         str | None, typer.Option(metavar="MODEL", help="CLIP folder or Hub id: also the CLIP score.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A prompt a line, taken in turn. Default: the run's.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Classes in turn, such as 0-9. Default: all.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A prompt a line, taken in turn. Default: the run's data.prompts.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes in turn, such as 0-9. Default: all of them.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a call; halved where memory is short.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
@@ -62,6 +64,8 @@ def evaluate(
     os.environ.update(launch.slurm(os.environ))
     with console.user_errors(as_json=as_json):
         counts = _counts(steps)
+        if max_ratio is not None and 2 not in counts:
+            raise UserError("--max-ratio is about two steps, and --steps has no 2.", "Add 2 to --steps.")
         if num_processes:
             launch.refuse_nested(os.environ)
         if num_processes and num_processes > 1:
@@ -88,7 +92,7 @@ def evaluate(
         else:
             _show(result)
         if max_ratio is not None and not found.get("fd", float("inf")) <= max_ratio:
-            got = f"is {found['fd']:.3g} times the teacher's" if found else "was not measured: --steps has no 2"
+            got = f"is {found['fd']:.3g} times the teacher's" if found else "could not be measured"
             raise UserError(
                 f"The two-step distance {got}; --max-ratio allows {max_ratio:g}.",
                 "Train longer, or look at report.html for where it falls short.", code=1,

@@ -16,7 +16,7 @@ from torch import Tensor
 from scm_distill import __version__, config
 from scm_distill.cli.opening import RUNS, name_of, recipe_of, teacher_of
 from scm_distill.cli.requests import Wanted, device_of, dtype_of
-from scm_distill.config.private import hidden
+from scm_distill.config.private import hidden, without_paths
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.cache import gathered, reference_features, share
@@ -33,6 +33,7 @@ from scm_distill.training.report import Reporter
 
 DIGITS = "builtin:digits"
 USUAL, USUAL_DIGITS = 2048, 6144  # samples of each; the digits cost a few ms each, and their distances are small
+FEWEST_REAL = 8
 MOST_REAL = 50_000  # real samples of the reference, at most: as FID is reported
 APART = 10**6  # from the seeds of the samples to those of the teacher's, where its own samples are the reference
 
@@ -63,7 +64,13 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
     out = asked.out or (folder / card.EVALUATION if folder.is_dir() else None)
     _refuse_unwritable(out)
     accelerator = parallel.processes(cpu=asked.device == "cpu" or not torch.cuda.is_available())
-    device = accelerator.device if accelerator.num_processes > 1 else device_of(asked.device)
+    device = device_of(asked.device)
+    if accelerator.num_processes > 1:
+        if asked.device not in (None, "cpu", "cuda"):
+            raise UserError(
+                f"Several processes cannot share {asked.device}.", "Give --device cuda, a GPU for each, or cpu."
+            )
+        device = accelerator.device
     how: dict[str, Any] = {"dtype": dtype_of(asked.dtype), "device": device, "batch": asked.batch, "report": report}
     student = samplers.open_student(asked.model, **how)
     teacher, name = teacher_of(asked.teacher or RUNS, asked.model, student, how)
@@ -71,14 +78,20 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
     digits = data.startswith(DIGITS)
     n = asked.n or (USUAL_DIGITS if digits else USUAL)
     seeds, conditions = _wanted(asked, recipe, student, n).samples(student.facts, asked.model)
+    n = len(seeds)
     extractor = open_extractor(
         asked.extractor or ("digits" if digits else "blocks"), device, student.facts.modality, rate=student.facts.rate
     )
+    if asked.clip and (student.facts.driver != "prompt" or student.facts.modality == "audio"):
+        raise UserError(
+            "A CLIP score is of pictures and their prompts, which this student has not.", "Leave --clip away."
+        )
     score = open_clip_score(asked.clip, device) if asked.clip else None
-    if score and student.facts.driver != "prompt":
-        raise UserError("A CLIP score needs prompts, and this student takes none.", "Leave --clip away.")
     notes: list[str] = []
     them = quality.contenders(student, teacher, _possible(student, asked.steps, notes))
+    for sampler in (student, teacher):
+        sampler.ready(conditions)
+    student.size = teacher.size = min(student.size, teacher.size)  # a fair race
     work = _Work(accelerator, seeds, conditions, report)
     reference = work.of_teacher(teacher, extractor) if data == RUNS else work.of_data(data, student, extractor, notes)
     tallies = work.measure(them, extractor, score)
@@ -108,7 +121,8 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
         **({"clip": score.identity} if score else {}),
         "rows": sorted(table, key=lambda row: (row["who"], row["steps"])),
         "ratios": quality.ratios(them, tallies, table),
-        "notes": notes,
+        "guidance": teacher.guidance,
+        "notes": without_paths(notes),
     }
     if out is not None:
         _write(out, result)
@@ -159,6 +173,8 @@ class _Work:
         facts = student.facts
         real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
         self.report.begin("reference", len(share(len(real), self.accelerator)))
+        if len(real) < FEWEST_REAL:
+            raise UserError(f"{data} holds {len(real)} samples.", f"Give {FEWEST_REAL} or more; FD wants thousands.")
         known = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
         notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")
@@ -192,7 +208,11 @@ def _wanted(asked: Asked, recipe: config.Recipe | None, student: Sampler, n: int
         file = recipe.data.prompts if recipe else None
         if file is None:
             raise UserError(f"{asked.model} wants prompts.", "Give --prompts FILE, a prompt a line.")
-    return Wanted([], file, asked.classes, n, asked.seed)
+    classes = asked.classes
+    if student.facts.driver == "labels" and classes is None:
+        classes = f"0-{(student.facts.classes or 1) - 1}"
+    seeded = file is not None and file.endswith(".jsonl") and asked.n is None  # as many as there are records
+    return Wanted([], file, classes, None if seeded else n, asked.seed)
 
 
 def _possible(student: Sampler, steps: Sequence[int], notes: list[str]) -> list[int]:

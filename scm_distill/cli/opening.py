@@ -1,7 +1,5 @@
 """Which teacher and recipe a student came from, by what its folder says."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +8,6 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.export import samplers
 from scm_distill.export import student as students
-from scm_distill.export.card import FACTS
 from scm_distill.export.sampler import Sampler
 
 RUNS = "teacher"  # as a name: the teacher that the student came from
@@ -18,29 +15,29 @@ RUNS = "teacher"  # as a name: the teacher that the student came from
 
 def recipe_of(model: str) -> config.Recipe | None:
     """The recipe of a run folder, or of the run that an export lies in."""
-    path = Path(model).expanduser()
-    found = next((p for p in (path / "config.yaml", path.parent / "config.yaml") if p.is_file()), None)
-    return config.read(str(found)) if found else None
+    run = students.run_of(model)
+    return config.read(str(run / "config.yaml")) if run else None
 
 
 def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> tuple[Sampler, str]:
     """The teacher of this name, or by the word `teacher` the student's own, and its name. Raises UserError.
 
-    It is guided as it was when the student learnt from it, where that was at one scale; else as its stock call does.
+    It is guided as it was when the student learnt from it; by its stock call where an older export does not say how.
     """
-    facts, recipe, loading = _facts(model), recipe_of(model), {}
+    facts, recipe = facts_of(model), recipe_of(model)
     repo: str | None = name
-    if name == RUNS and recipe:
-        repo = recipe.teacher.repo
+    loading: dict[str, Any] = {}
+    if name == RUNS:
+        repo = recipe.teacher.repo if recipe else facts.get("hub_id")
+    if recipe and repo == recipe.teacher.repo:
         loading = recipe.teacher.model_dump(include={"revision", "allow_pickle", "pipeline", "config"})
-    elif name == RUNS:
-        repo, loading = facts.get("hub_id"), {"revision": facts.get("revision")}
+    elif repo == facts.get("hub_id"):
+        loading = {"revision": facts.get("revision")}
     if repo is None:
         raise UserError(
             f"{model} does not say which teacher it came from.", "Name it: a folder, a Hub id or builtin:NAME."
         )
-    scale = facts.get("trained", {}).get("guidance")
-    guidance = float(scale) if isinstance(scale, int | float) else None
+    guidance = facts.get("trained", {}).get("teacher_call")
     teacher = samplers.open_teacher(repo, student.call, guidance=guidance, **how, **loading)
     a, b = student.facts, teacher.facts
     if (a.driver, a.modality, a.classes, a.shape) != (b.driver, b.modality, b.classes, b.shape):
@@ -48,11 +45,11 @@ def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> 
     return teacher, repo
 
 
+def facts_of(model: str) -> dict[str, Any]:
+    """What an export says of itself; empty where it is an older one."""
+    return dict(samplers.written(students.locate(model))["facts"])
+
+
 def name_of(device: torch.device) -> str:
     """As a reader knows it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _facts(model: str) -> dict[str, Any]:
-    path = Path(students.locate(model)) / FACTS
-    return dict(json.loads(path.read_text()).get("facts", {})) if path.is_file() else {}

@@ -98,7 +98,7 @@ def share(total: int, accelerator: Accelerator | None) -> range:
     """The indices, of `total`, that this process works on; one run of them. Raises UserError where some have none."""
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     if total < world:
-        raise UserError(f"{total} samples are too few for {world} processes.", "Give -n more, or fewer processes.")
+        raise UserError(f"{total} samples are too few for {world} processes.", "Give more samples, or fewer processes.")
     return range(total * rank // world, total * (rank + 1) // world)
 
 

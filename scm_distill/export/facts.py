@@ -49,6 +49,7 @@ def collect(
             "batch_size": recipe.train.batch_size,
             "velocity": recipe.objective.velocity,
             "guidance": recipe.guidance.scale,
+            "teacher_call": _guidance(trained),
             "data": source if source == "teacher" or builtin.path(source) else "files",
             "samples": len(trained.prepared.data),
             "optimizer": recipe.optimizer.name,
@@ -73,6 +74,17 @@ def collect(
         "example": next((one.get("prompt", one.get("label")) for one in gallery), None),
         "gallery": gallery,
     }
+
+
+def _guidance(trained: Trained) -> dict[str, Any]:
+    """What of `Stock.arguments` makes the teacher's own call what the student learnt from: scales, negative prompt."""
+    reading, typical = trained.parts.teacher.reading, trained.prepared.given.typical_scale
+    if reading is None:
+        return {}
+    negative = trained.recipe.guidance.negative_prompt
+    if reading.stock.embeds_guidance:
+        return {"embedded": typical, "negative": negative}
+    return {"scale": reading.off if typical is None else typical, "negative": negative}
 
 
 def copy_licence(teacher: Teacher, folder: Path) -> None:

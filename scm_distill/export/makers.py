@@ -50,6 +50,7 @@ class Pixels:
     def __init__(self, teacher: Teacher, student: Student | None = None) -> None:
         self.net: Any = teacher.net
         self.call: dict[str, Any] = {}
+        self.guidance: dict[str, Any] = {}
         self.shape, self.scheduler, self.student = teacher.sample_shape, teacher.scheduler, student
         driver: Driver = "none" if teacher.classes is None else "labels"
         scheduler, steps = ("LCMScheduler", 2) if student else ("DDIMScheduler", loops.TEACHER_STEPS)
@@ -92,12 +93,18 @@ class Pixels:
 
 
 class Pipeline:
-    """A stock pipeline and the arguments of its call; `made_for` is the number of steps of a student."""
+    """A stock pipeline and the arguments of its call.
 
-    def __init__(self, pipeline: Any, call: Mapping[str, Any], made_for: int | None) -> None:
+    `made_for` is a student's number of steps; `guidance` what of `Stock.arguments` guides a teacher.
+    """
+
+    def __init__(
+        self, pipeline: Any, call: Mapping[str, Any], made_for: int | None, guidance: Mapping[str, Any] | None = None
+    ) -> None:
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline, self.call, self.made_for = pipeline, dict(call), made_for
         self.stock = drive(pipeline, shared(call))
+        self.guidance: dict[str, Any] = dict(guidance or {})
         known = inspect.signature(pipeline.__call__).parameters
         self.known = set(known)
         modality = modality_of(pipeline)
@@ -144,12 +151,7 @@ class Pipeline:
             raise UserError("A flow student samples in two steps or more.", "Two is what it is for.")
 
     def _arguments(self, conditions: Sequence[Any], steps: int) -> dict[str, Any]:
-        driven = self.stock.arguments(conditions, steps)
-        return {
-            **driven,
-            **self.call,
-            **({"num_inference_steps": steps} if "num_inference_steps" in self.known else {}),
-        }
+        return {**self.stock.arguments(conditions, steps, **self.guidance), **self.call, "num_inference_steps": steps}
 
     def batch(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
         """One stock call, one generator a sample; what its scheduler draws without one is each sample's own, too."""

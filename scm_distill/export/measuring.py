@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from scm_distill.data.pictures import to_array
+from scm_distill.errors import UserError
 from scm_distill.teachers.stock import batch_of
 
 
@@ -32,6 +33,28 @@ def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
     ]
     try:
         yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def finite(nets: Sequence[nn.Module], dtype: torch.dtype) -> Iterator[None]:
+    """Raise UserError when a network gives what is not finite: as pixels it would be black, and no longer be seen."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) else next(iter(output.values()))
+        for x in first if isinstance(first, list) else [first]:
+            if not x.isfinite().all():
+                raise UserError(
+                    f"The denoiser's output is not finite in {str(dtype).removeprefix('torch.')}.",
+                    "Give --dtype fp32 or bf16; if that changes nothing, train again with a lower optimizer.lr.",
+                    code=1,
+                )
+
+    handles = [net.register_forward_hook(hook) for net in nets]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

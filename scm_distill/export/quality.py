@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.extractors import Extractor
 from scm_distill.evaluation.inputs import squared_errors
@@ -81,13 +80,7 @@ def measure(
             drawn = one.sampler.draw(seeds, conditions, one.steps)
             endpoint = drawn.samples if endpoint is None else endpoint
             errors = squared_errors(drawn.samples, endpoint)
-            found = extractor(drawn.samples).double().cpu()
-            if not (found.isfinite().all() and errors.isfinite().all()):
-                raise UserError(
-                    f"The {one.who}'s samples at {one.steps} steps are not finite.",
-                    "Give --dtype fp32; if that changes nothing, train again with a lower optimizer.lr.", code=1,
-                )  # fmt: skip
-            features[i].append(found)
+            features[i].append(extractor(drawn.samples).double().cpu())
             if score is not None:
                 scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
             rounds[i].append([len(seeds), drawn.seconds, drawn.evaluations, float(errors.sum())])
@@ -110,14 +103,14 @@ def rows(
     device: torch.device | None,
 ) -> list[dict[str, Any]]:
     """A line of the table for each contender, against the features of the reference (M, D), computed on `device`."""
-    real, table = reference[:MOST_PAIRS], []
+    real, table = _some(reference, seed), []
     spread = metrics.diversity(real, device)
     report.begin("distances", len(them))
     for i, (one, tally) in enumerate(zip(them, tallies, strict=True)):
         a = tally.features
         samples, seconds, evaluations, errors = tally.rounds.T
         kid, kid_std = metrics.kid(reference, a, seed=seed, device=device)
-        some = a[:MOST_PAIRS]
+        some = _some(a, seed)
         found = {
             "fd": metrics.frechet(reference, a, device),
             "kid": kid,
@@ -135,6 +128,7 @@ def rows(
                 "scheduler": one.sampler.facts.scheduler,
                 "steps": one.steps,
                 "evaluations": float((evaluations * samples).sum() / samples.sum()),
+                "batch": one.sampler.size,
                 "ms_per_sample": 1000 * float((seconds / samples).median()),
                 "metrics": found,
                 "kid_std": kid_std,  # over its subsets
@@ -143,6 +137,12 @@ def rows(
         report.advance(i + 1)
     report.end()
     return table
+
+
+def _some(features: Tensor, seed: int) -> Tensor:
+    """At most MOST_PAIRS rows, drawn at random: those of a folder come class by class."""
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    return features[order[:MOST_PAIRS]]
 
 
 def ratios(them: Sequence[Contender], tallies: Sequence[Tally], table: Sequence[dict[str, Any]]) -> dict[str, float]:

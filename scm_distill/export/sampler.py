@@ -14,7 +14,7 @@ from torch import nn
 
 from scm_distill.errors import UserError
 from scm_distill.export.makers import Facts
-from scm_distill.export.measuring import apart, compiled, counted, free
+from scm_distill.export.measuring import apart, compiled, counted, finite, free
 from scm_distill.training.report import Reporter, Silent
 
 T = TypeVar("T")
@@ -28,6 +28,11 @@ class Maker(Protocol):
 
     facts: Facts
     call: dict[str, Any]  # further arguments of the stock call
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """What guides a teacher's call."""
+        ...
 
     @property
     def nets(self) -> list[nn.Module]:
@@ -138,6 +143,16 @@ class Sampler:
                 done += size
                 yield drawn
 
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """What guides a teacher's call; empty where the call is left to itself."""
+        return self.maker.guidance
+
+    def ready(self, conditions: Sequence[Any]) -> None:
+        """Move everything to the device, and settle whether a batch of such conditions can be drawn in one call."""
+        self._place()
+        self._probe(conditions, WARM_STEPS)
+
     def release(self) -> None:
         """Give the device's memory back; the next draw moves everything there again."""
         self.maker.place(torch.device("cpu"))
@@ -147,7 +162,13 @@ class Sampler:
     def _place(self) -> None:
         if self._placed:
             return
-        self.maker.place(self.device)
+        try:
+            self.maker.place(self.device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"The pipeline does not fit on {self.device} (beside the other one, where two are compared).",
+                "Try --dtype bf16 or another --device.",
+            ) from error
         self._placed = True
 
     def _probe(self, conditions: Sequence[Any], steps: int) -> None:
@@ -159,7 +180,11 @@ class Sampler:
         if {True, unequal} & self._probed:
             return
         few = min(steps, WARM_STEPS)
-        alone = [self._call([seed], [condition], few)[0] for seed, condition in enumerate(pair)]
+        with finite(self.maker.nets, self.dtype):
+            alone = [
+                self._within_memory(1, lambda s=seed, c=condition: self._call([s], [c], few)[0])  # type: ignore[misc]
+                for seed, condition in enumerate(pair)
+            ]
         self._probed.add(unequal)
 
         def together() -> float | str:
@@ -186,7 +211,8 @@ class Sampler:
         few = min(steps, WARM_STEPS)
         if (len(seeds), few) not in self._warm:
             begin = time.perf_counter()
-            self._call(seeds, conditions, few)
+            with finite(self.maker.nets, self.dtype):
+                self._call(seeds, conditions, few)
             self._synchronize()
             self._warm.add((len(seeds), few))
             if self.compile:

@@ -37,7 +37,7 @@ def open_student(
         _cast(student.pipeline.net, dtype)
         maker = Pixels(student.pipeline, student)
     else:
-        call = call_of(folder)
+        call = written(folder)["call"]
         maker = Pipeline(teachers.load_pipeline(folder, dtype=dtype), call, int(call["num_inference_steps"]))
     return _sampler(maker, device, batch, report, compile=compile)
 
@@ -46,7 +46,7 @@ def open_teacher(
     model: str,
     call: Mapping[str, Any],
     *,
-    guidance: float | None = None,
+    guidance: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     batch: int | None = None,
@@ -58,7 +58,7 @@ def open_teacher(
     """A teacher by pipeline folder, `builtin:NAME`, Hub id or single file; `loading` as in teachers.load_pipeline.
 
     `call` are the arguments of its student's call; those that are the student's own are left away.
-    `guidance` is the scale to guide it by, where its call has one; None leaves that to the call. Raises UserError.
+    `guidance` is what of `Stock.arguments` guides it; None leaves that to the stock call. Raises UserError.
     """
     maker: Maker
     if not model.endswith(".safetensors") and _is_pixel(model, revision):
@@ -67,13 +67,12 @@ def open_teacher(
         maker = Pixels(teacher)
     else:
         pipeline = teachers.load_pipeline(model, revision=revision, dtype=dtype, **loading)
-        scale = {"guidance_scale": guidance} if guidance is not None else {}
-        maker = Pipeline(pipeline, shared(call) | scale, None)
+        maker = Pipeline(pipeline, shared(call), None, guidance)
     return _sampler(maker, device, batch, report, compile=compile)
 
 
-def call_of(folder: str) -> dict[str, Any]:
-    """The arguments of an export's two-step call. Raises UserError where none were written down."""
+def written(folder: str) -> dict[str, Any]:
+    """What an export, in a folder or on the Hub, says of itself. Raises UserError where it says nothing."""
     path = Path(folder) / CALL
     if not path.is_file() and not Path(folder).is_dir():
         from huggingface_hub import hf_hub_download
@@ -84,7 +83,8 @@ def call_of(folder: str) -> dict[str, Any]:
         except (HfHubHTTPError, LocalEntryNotFoundError):
             path = Path(CALL + " of the Hub")
     try:
-        return dict(json.loads(path.read_text())["call"])
+        said = json.loads(path.read_text())
+        return {"call": dict(said["call"]), "facts": dict(said.get("facts", {}))}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder} is no few-step student: it has no {CALL}.", "Give a run folder, or the export folder in it."

@@ -13,6 +13,7 @@ import yaml
 from scm_distill.errors import UserError
 from scm_distill.export.card import ADAPTER, EVALUATION, FACTS, read
 from scm_distill.export.sections import public
+from scm_distill.export.student import EXPORT, run_of
 
 TOP = ("model_index.json", FACTS, EVALUATION, "t_mid_search.json", ADAPTER)
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -41,9 +42,9 @@ class Model:
 def locate(model: str) -> Model:
     """A run folder, or an export folder. Raises UserError for anything else."""
     path = Path(model).expanduser()
-    for export, run in ((path, path.parent), (path / "export", path)):
+    for export in (path, path / EXPORT):
         if (export / "model_index.json").is_file():
-            return Model(export, run if (run / "config.yaml").is_file() else None)
+            return Model(export, run_of(str(export)))
     if (path / "config.yaml").is_file():
         raise UserError(f"The run {model} holds no export yet.", "Let it finish: its command, with --resume auto.")
     raise UserError(

@@ -14,6 +14,8 @@ from scm_distill.maths.sampling import few_step
 from scm_distill.maths.schedules import DiscreteSchedule, native
 from scm_distill.models.student import Cond, Network
 
+EXPORT = "export"  # of a run folder
+
 
 @dataclass(frozen=True)
 class Student:
@@ -48,13 +50,21 @@ def locate(model: str) -> str:
     """The pipeline of a run folder is its export; anything else is meant as it stands."""
     path = Path(model).expanduser()
     if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
-        if not (path / "export" / "model_index.json").is_file():
+        if not (path / EXPORT / "model_index.json").is_file():
             raise UserError(
                 f"Run {model} has no export yet.",
                 f"Finish it: scm-distill train {path / 'config.yaml'} -o {path} --resume auto",
             )
-        return str(path / "export")
+        return str(path / EXPORT)
     return model
+
+
+def run_of(model: str) -> Path | None:
+    """The run that `model` is, or whose export it is."""
+    path = Path(model).expanduser().resolve()
+    if (path / "model_index.json").is_file():
+        path = path.parent if path.name == EXPORT else path
+    return path if (path / "config.yaml").is_file() else None
 
 
 def load(model: str) -> Student:
