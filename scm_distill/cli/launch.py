@@ -7,6 +7,7 @@ and ends in a report of its own. Each worker is a session of its own, so a Ctrl-
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def _start(arguments: Sequence[str], rank: int, world: int, port: int, notes: IO
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is the parent's
         "TORCHELASTIC_RESTART_COUNT": "0",
         WORKER: "1",
+        "SCM_DISTILL_COMMAND": shlex.join(["scm-distill", *sys.argv[1:]]),  # what was typed, for env.json
     }
     here = sys.path[:1] == [str(Path.cwd())]  # `python -m`; else -P, or a worker finds other modules than its parent
     shown = rank == 0 or "SCM_DISTILL_DEBUG" in os.environ

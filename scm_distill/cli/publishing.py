@@ -1,28 +1,33 @@
 """The push that a recipe plans: its rights are looked at before training, and it is made after the export."""
 
+import shlex
+import tempfile
 from pathlib import Path
 
 from scm_distill import config, teachers
 from scm_distill.errors import UserError
 from scm_distill.export import hub, staging
+from scm_distill.export.facts import copy_licence
 from scm_distill.training.report import Reporter
 
 
-def preflight(recipe: config.Recipe, report: Reporter) -> None:
-    """Token, rights, network and licence, before hours of training; nothing is changed. Raises UserError."""
+def preflight(recipe: config.Recipe) -> list[str]:
+    """Look at token, rights, network and licence before hours of training, and say what was found.
+
+    Nothing is changed. Empty where no push is planned. Raises UserError.
+    """
     push, repo = recipe.push, recipe.teacher.repo
     if push.repo is None:
-        return
+        return []
     client = hub.Client()
     target = client.preflight(push.repo, private=push.private)
     hub_id = teachers.hub_id_of(repo)
     facts = {"base_model": hub_id or Path(repo).name, "hub_id": hub_id, "license": teachers.license_of(repo)}
-    home = Path(repo if repo.endswith(".safetensors") else teachers.resolve(repo))
-    _, warnings = client.licence(facts, push.license, home, public=not target.private)
+    with tempfile.TemporaryDirectory() as as_exported:
+        copy_licence(repo, Path(as_exported))
+        _, warnings = client.licence(facts, push.license, Path(as_exported), public=not target.private)
     kind = "private" if target.private else "public"
-    report.say(f"push: {target.repo} ({kind}, {'there' if target.exists else 'new'}) may be written")
-    for warning in warnings:
-        report.say(f"note: {warning}")
+    return [f"{target.repo} ({kind}, {'there' if target.exists else 'new'}) may be written", *warnings]
 
 
 def publish(recipe: config.Recipe, folder: Path, report: Reporter) -> str | None:
@@ -36,7 +41,10 @@ def publish(recipe: config.Recipe, folder: Path, report: Reporter) -> str | None
             report=report,
         )  # fmt: skip
     except UserError as error:
-        again = f"The student is in {folder}; to push it: scm-distill push {folder} {push.repo}"
+        words = ["scm-distill", "push", str(folder), push.repo, *(["--private"] if push.private else [])]
+        for flag, value in (("--revision", push.revision), ("--license", push.license)):
+            words += [flag, value] if value else []
+        again = f"The student is in {folder}; to push it: {shlex.join(words)}"
         raise UserError(
             f"Trained and exported, but not pushed: {error.problem}", f"{error.fix} {again}", code=1
         ) from error

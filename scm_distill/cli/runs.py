@@ -29,7 +29,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     _free(folder, resume)
     if resume:
         checkpoint.find(resume, folder)
-    publishing.preflight(recipe, Silent())
+    publishing.preflight(recipe)
     with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
         raise _Checked
 
@@ -63,9 +63,8 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     if needed.total > ROOM * free:
         advice = planner.advice(recipe, memory)[:3]
         facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
-    if recipe.push.repo:
-        publishing.preflight(recipe, Silent())
-        facts["push"] = f"{recipe.push.repo}, {'private' if recipe.push.private else 'public'}: may be written"
+    if found := publishing.preflight(recipe):
+        facts["push"] = "; ".join(found)
     return {
         **facts,
         "processes": world,
@@ -97,7 +96,8 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         _trained(recipe, folder, resume, Silent())
         return None
     _free(folder, resume)
-    publishing.preflight(recipe, report)
+    for said in publishing.preflight(recipe):
+        report.say(f"push: {said}")
     with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
@@ -184,4 +184,6 @@ def _page(folder: Path, report: Reporter) -> None:
     try:
         report.say(f"report: {page.write(folder)}")
     except Exception as error:
+        if "SCM_DISTILL_DEBUG" in os.environ:
+            raise
         report.say(f"the report could not be written: {error}; try scm-distill report {folder}")

@@ -55,6 +55,8 @@ class Exported:
 def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     """Write `out` (the run's export folder), complete or not at all. Raises UserError if it does not check."""
     network = trained.student
+    _recover(out)
+    card.check(out / "README.md")
     reference, eps, cond = _reference(trained)
     report.begin("export", 3)
     found = grids(trained)
@@ -105,7 +107,7 @@ def fill(
     student = checks.alone(network)
     call = save(trained, student, best, folder, metadata, report)
     facts.forget_paths(folder)
-    facts.copy_licence(trained.parts.teacher, folder)
+    facts.copy_licence(trained.parts.teacher.source.repo, folder)
     (folder / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
     checked = check(folder, student, best, trained, call)
     if not checked.relative <= TOLERANCE:
@@ -121,8 +123,15 @@ def fill(
     return call, checked
 
 
+def _recover(out: Path) -> None:
+    """Put back an export that a killed process had moved aside."""
+    old = out.with_name(out.name + ".old")
+    if old.exists() and not out.exists():
+        old.rename(out)
+
+
 def _swap(new: Path, out: Path) -> None:
-    """Put `new` where `out` was; a complete one is on disk at every moment."""
+    """Put `new` where `out` was; one of them is on disk at every moment, if only as `.old`."""
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

@@ -65,6 +65,12 @@ def write(folder: Path, existing: Path | None = None) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def check(path: Path) -> None:
+    """Raise UserError for a card with which `write` could not go on; before the work whose figures it is to hold."""
+    if path.is_file() and BEGIN in (text := path.read_text(encoding="utf-8")):
+        merged(f"{BEGIN}{END}", text)
+
+
 def merged(fresh: str, existing: str) -> str:
     """`fresh`, with the user's share of `existing`: front matter that we do not set, and prose outside the comments.
 

@@ -12,7 +12,6 @@ import torch
 from scm_distill import __version__, builtin
 from scm_distill.export.check import Checked
 from scm_distill.export.schedulers import Grid
-from scm_distill.teachers import Teacher
 from scm_distill.training.loop import Trained
 
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -64,6 +63,7 @@ def collect(
         "table": table,
         "search": search,
         "samples": recipe.export.samples,
+        "reference": min(recipe.export.samples, len(trained.prepared.data)),
         "difference": checked.relative,
         "versions": {
             "scm-distill": __version__,
@@ -87,10 +87,10 @@ def _guidance(trained: Trained) -> dict[str, Any]:
     return {"scale": reading.off if typical is None else typical, "negative": negative}
 
 
-def copy_licence(teacher: Teacher, folder: Path) -> None:
-    """The licence files of a teacher's own folder, into `folder`."""
-    home = Path(teacher.source.repo).expanduser()
-    if teacher.source.hub_id is None and home.is_dir():
+def copy_licence(repo: str, folder: Path) -> None:
+    """The licence files of a teacher's own folder, into `folder`; none for a Hub id or a single file."""
+    home = Path(repo).expanduser()
+    if home.is_dir():
         for pattern in LICENCE_FILES:
             for file in sorted(home.glob(pattern)):
                 if file.is_file():

@@ -126,8 +126,9 @@ class Client:
         if not picked and not private:
             said.append("no licence is known here: unless the teacher's card on the Hub names one, --license is needed")
         with tempfile.TemporaryDirectory() as folder:
-            files, text = self._staged(model, repo, Path(folder), picked, given=license is not None)
+            files, _ = self._staged(model, repo, Path(folder), picked, given=license is not None)
             sizes = {name: path.stat().st_size for name, path in files.items()}
+            text = files["README.md"].read_text(encoding="utf-8")
         return Planned(repo, sizes, text, str(account["name"]) if account else None, said)
 
     def push(
@@ -157,7 +158,10 @@ class Client:
             files, fresh = self._staged(model, repo, Path(folder), picked, given=license is not None)
             there = self._there(target, revision)
             if there.card is not None:
-                files["README.md"].write_text(card.merged(fresh, there.card), encoding="utf-8")
+                text = card.merged(fresh, there.card)
+                if files["README.md"].read_text(encoding="utf-8") not in (fresh, text):
+                    report.say("note: the card on the Hub keeps its own prose; that of the local README.md is not sent")
+                files["README.md"].write_text(text, encoding="utf-8")
             sent, gone = upload.changed(files, there.files), upload.stale(model, files, there.files)
             size = sum(files[name].stat().st_size for name in sent)
             if "README.md" in sent:
@@ -215,10 +219,15 @@ class Client:
     def _staged(
         self, model: Model, repo: str, into: Path, picked: Mapping[str, str], *, given: bool
     ) -> tuple[dict[str, Path], str]:
-        """The files to publish, cleaned, and the text of the card among them. Raises UserError for what would leak."""
+        """The files to publish, cleaned, and the text of the card without what its user wrote.
+
+        The card among the files has the prose of the export's own. Raises UserError for what would leak.
+        """
         files = staging.stage(model, into, picked)
         fresh = card.render(into, repo, picked.get("license") if given else None)
         files["README.md"] = into / "README.md"
-        files["README.md"].write_text(fresh, encoding="utf-8")
+        own = model.export / "README.md"
+        before = own.read_text(encoding="utf-8") if own.is_file() else ""
+        files["README.md"].write_text(card.merged(fresh, before) if card.BEGIN in before else fresh, encoding="utf-8")
         staging.refuse_leaks(files, model, self.token)
         return files, fresh

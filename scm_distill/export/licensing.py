@@ -18,7 +18,7 @@ def licence(facts: Mapping[str, Any], override: str | None = None, folder: Path 
     """
     inherited = {name: str(value) for name, value in facts["license"].items()}
     if override is not None and override != inherited.get("license"):
-        return {"license": override}
+        return None if override.strip().lower() in UNKNOWN else {"license": override}
     name, link = inherited.get("license", ""), inherited.get("license_link")
     if link and "://" not in link:
         if facts["hub_id"]:
@@ -36,13 +36,15 @@ def chosen(given: str | None, facts: Mapping[str, Any], folder: Path) -> dict[st
     Raises UserError for `other` without the name and the address that the Hub wants then.
     """
     if given and "=" in given:
-        name, link = given.split("=", 1)
+        name, link = (part.strip() for part in given.split("=", 1))
+        if not name or "://" not in link:
+            raise UserError(f"{given!r} is no NAME=URL of a licence.", "Write for example my-licence=https://...")
         return {"license": "other", "license_name": name, "license_link": link}
     picked = licence(facts, given, folder) or {}
     if picked.get("license") == "other" and len(picked) < len(FIELDS):
         raise UserError(
             "The licence `other` needs a name and an address.",
-            "Give both: --license NAME=URL, such as flux-1-dev-non-commercial-license=https://...",
+            "Give both, by --license or push.license: NAME=URL, such as flux-1-dev-non-commercial-license=https://...",
         )
     return picked
 
@@ -52,7 +54,7 @@ def refuse_unknown(picked: Mapping[str, str], facts: Mapping[str, Any]) -> None:
     if not picked:
         raise UserError(
             f"The licence of the teacher, {facts['base_model']}, is not known.",
-            "Give the one that the student may have with --license, such as apache-2.0, or push with --private.",
+            "Give the one that the student may have by --license or push.license, such as apache-2.0, or push it private.",
         )
 
 
@@ -64,7 +66,7 @@ def warnings(picked: Mapping[str, str], inherited: Mapping[str, str], teacher: s
         found.append(f"{teacher} is gated: the terms that you accepted there may bind the student too")
     if "-nc" in said or "non-commercial" in said or "noncommercial" in said:
         found.append("the licence of the teacher or of the card forbids commercial use; that holds for the student too")
-    if inherited and picked.get("license") != inherited.get("license"):
+    if inherited and _named(picked) != _named(inherited):
         found.append(f"the licence of the teacher is {_named(inherited)}; the card says {_named(picked)}")
     return found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
@@ -120,13 +121,16 @@ def _compare(
     driven = stock.arguments([trained.prepared.prompts[int(ids[0])]], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=FILE)
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
+        return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
+    try:
         found = checks.compare(
             pipeline, merged, (best.t_max, best.t_mid), given.typical(ids), {**driven, **call}, stock.denoiser
         )
     except UserError as error:
         return f"with the adapter alone the teacher's {name} is no two-step student: {error.problem}", float("nan")
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
-        return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
     if not found.relative <= SAME:
         return f"the teacher's {name} with the adapter differs from the student by {found.relative:.1e}", found.relative
     return None, found.relative

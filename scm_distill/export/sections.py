@@ -216,9 +216,10 @@ def _distances(facts: Mapping[str, Any]) -> str:
         for row in facts["table"]
     ]
     space = "pixels" if facts["pixels"] else "latents"
+    count = f"{facts['samples']:,} samples against {facts.get('reference', facts['samples']):,} of the data"
     return (
         f"{_table(['sampler', 'network evaluations', 'distance to the data ↓'], rows)}\n\n"
-        f"Frechet distance on the means and contrasts of blocks of the {space}, {facts['samples']:,} samples, by no "
+        f"Frechet distance on the means and contrasts of blocks of the {space}, {count}, by no "
         "feature extractor:\nthese figures compare with each other, and with nothing outside this table."
     )
 

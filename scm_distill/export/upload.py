@@ -1,6 +1,7 @@
 """Uploading files: only what changed, large ones one by one, over xet or LFS, in one commit."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from scm_distill.export.staging import Model
 from scm_distill.training.report import Reporter
 
 LARGE = 5 << 20  # bytes; such files are uploaded one by one, so that an interrupted push goes on at the next
+OURS = "|".join(  # what a push writes at fixed places, and its gallery
+    [*map(re.escape, staging.TOP), r"samples/\d+\.(png|gif|mp4|wav)", r"training/(config\.yaml|metrics\.jsonl)"]
+)
 STALE = (".safetensors", ".safetensors.index.json")  # of an earlier push, in the folder of a part
 
 
@@ -33,9 +37,14 @@ def changed(files: Mapping[str, Path], there: Mapping[str, RepoFile]) -> list[st
 
 
 def stale(model: Model, files: Mapping[str, Path], there: Mapping[str, RepoFile]) -> list[str]:
-    """Weights of an earlier push that a loader would take for this one's: other shards in the folder of a part."""
+    """What an earlier push left of another student: weights in the folder of a part, and files that only we write."""
     parts = tuple(f"{name}/" for name in staging.components(model.export))
-    return [name for name in there if name.startswith(parts) and name.endswith(STALE) and name not in files]
+    ours = re.compile(OURS)
+    return [
+        name
+        for name in there
+        if name not in files and ((name.startswith(parts) and name.endswith(STALE)) or ours.fullmatch(name))
+    ]
 
 
 def megabytes(size: int) -> str:
