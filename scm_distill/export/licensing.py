@@ -54,7 +54,7 @@ def refuse_unknown(picked: Mapping[str, str], facts: Mapping[str, Any]) -> None:
     if not picked:
         raise UserError(
             f"The licence of the teacher, {facts['base_model']}, is not known.",
-            "Give the one that the student may have by --license or push.license, such as apache-2.0, or push it private.",
+            "Give the student's own by --license or push.license, such as apache-2.0, or push it private.",
         )
 
 

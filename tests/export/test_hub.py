@@ -12,7 +12,7 @@ from hub.pushing import Said, push, refusal
 from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 
-from scm_distill.export import upload
+from scm_distill.export import card, upload
 from scm_distill.export.hub import Client
 from scm_distill.export.staging import locate
 
@@ -199,6 +199,36 @@ def test_shards_of_an_earlier_push_go(start: Callable[..., Hub], run: Path) -> N
     old.rename(weights)
     push(hub, run)
     assert set(hub.files("ada/student")) == PUBLISHED | {".gitattributes"}
+
+
+def test_what_only_an_earlier_student_had_goes_and_what_the_user_added_stays(
+    start: Callable[..., Hub], run: Path
+) -> None:
+    hub = start()
+    gone = ("pytorch_lora_weights.safetensors", "eval.json", "samples/1.png")
+    for name in (*gone, "samples/mine.png"):
+        (run / "export" / name).write_bytes(b"{}")
+    push(hub, run)
+    for name in (*gone, "samples/mine.png"):
+        (run / "export" / name).unlink()
+    push(hub, run)
+    there = set(hub.files("ada/student"))
+    assert not there & set(gone)
+    assert "samples/mine.png" in there
+
+
+def test_prose_of_the_exports_own_card_is_published_with_a_new_repo(start: Callable[..., Hub], run: Path) -> None:
+    hub, readme = start(), run / "export" / "README.md"
+    card.write(run / "export")
+    readme.write_text(readme.read_text() + "\nMade for the museum.\n")
+    assert "Made for the museum." in Client(hub.url, ADA.token).plan(locate(str(run)), "ada/student").card
+    push(hub, run)
+    assert b"Made for the museum." in (hub.files("ada/student")["README.md"] or b"")
+    readme.write_text(readme.read_text().replace("museum", "zoo"))
+    said = Said()
+    push(hub, run, report=said)
+    assert b"Made for the museum." in (hub.files("ada/student")["README.md"] or b"")
+    assert any("keeps its own prose" in line for line in said.lines)
 
 
 def test_an_interrupted_upload_goes_on(start: Callable[..., Hub], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,3 +242,27 @@ def test_compiled_is_the_same_and_its_time_is_told(make_teacher: TeacherMaker) -
 def test_the_zoos_student_scheduler_is_an_exports() -> None:
     assert isinstance(student("sd15").scheduler, LCMScheduler)
     assert student("sd3").scheduler.config.stochastic_sampling
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance", "evaluations"),
+    [
+        ("sd15", None, 4),  # as the stock call has it: both halves
+        ("sd15", {"scale": 1.0, "negative": ""}, 2),
+        ("sd15", {"scale": 3.0, "negative": "blurry"}, 4),
+        ("qwenimage", {"scale": 4.0, "negative": ""}, 4),  # guided by true_cfg_scale, and only with a negative prompt
+        ("flux", {"embedded": 3.5, "negative": ""}, 2),
+    ],
+)
+def test_a_teacher_is_guided_as_it_is_told(name: str, guidance: dict[str, Any] | None, evaluations: int) -> None:
+    pipe = teacher(name)
+    made = Sampler(Pipeline(pipe, zoo.load_all()[name].call, None, guidance), CPU, 1)
+    assert made.draw([0], ["a cat"], 2).evaluations == evaluations
+    assert made.guidance == (guidance or {})
+
+
+def test_output_that_is_not_finite_is_refused_before_it_is_turned_into_pixels(make_teacher: TeacherMaker) -> None:
+    made = samplers.open_teacher(str(make_teacher()), {})
+    next(iter(made.maker.nets[0].parameters())).data.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite in float32"):
+        made.draw([0, 1], [None, None], 2)
