@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from scm_distill.training.report import Reporter
 from scm_distill.training.verify import verify
 
 PROBE = 256  # noised samples on which the teacher's change is measured
+TINY = 2**14  # entries of a batch that any machine holds: one latent of Stable Diffusion
 LATENT_PROBE = 8  # of latents, which are large
 
 
@@ -147,6 +149,11 @@ def micro_batch(recipe: config.Recipe, world: int) -> int:
 def at_once(micro: int, memory: Memory) -> int:
     """The samples that a network without a graph sees at a time; no activations are kept there."""
     return micro if memory == "lean" else 4 * micro
+
+
+def at_first(micro: int, shape: Sequence[int]) -> int:
+    """The samples of `shape` that the teacher sees at a time before memory is planned: more if they are tiny."""
+    return max(micro, TINY // math.prod(shape))
 
 
 def draws(recipe: config.Recipe, parts: Parts, rank: int, world: int) -> Draws:

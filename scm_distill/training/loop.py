@@ -64,7 +64,7 @@ class Training:
         self.F_teacher = self.parts.F_teacher.to(self.device)
         self.draws = build.draws(recipe, self.parts, self.accelerator.process_index, self.accelerator.num_processes)
         d = self.draws
-        self.F_teacher.chunk = d.micro  # until the layout is known
+        self.F_teacher.chunk = build.at_first(d.micro, d.shape)  # until the layout is known
         report.say(
             f"processes {d.world}, device {self.device.type}, {recipe.train.precision}, global batch {d.batch} = "
             f"{d.world} x {d.batch // d.world // d.micro} x {d.micro} (processes, accumulation, images), "

@@ -80,7 +80,7 @@ def test_a_run_leaves_metrics_previews_and_checkpoints(run: Run) -> None:
         assert fact in said
 
 
-@pytest.mark.parametrize("name", ["radam", "adamw"])
+@pytest.mark.parametrize("name", [pytest.param("radam", marks=pytest.mark.slow), "adamw"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run: Run, name: str) -> None:
     override = f"optimizer.name={name}"
     whole, a = run("whole", override)
