@@ -16,7 +16,7 @@ from torch import Tensor
 from scm_distill import __version__, config
 from scm_distill.cli.opening import RUNS, name_of, recipe_of, teacher_of
 from scm_distill.cli.requests import Wanted, device_of, dtype_of
-from scm_distill.config.private import hidden, without_paths
+from scm_distill.config.private import named, public, without_paths
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.cache import gathered, reference_features, share
@@ -107,8 +107,8 @@ def evaluate(asked: Asked, report: Reporter) -> dict[str, Any] | None:
     table = quality.rows(them, tallies, reference, report, seed=asked.seed, device=on)
     result = {
         "date": time.strftime("%Y-%m-%d"),
-        "teacher": hidden(name),
-        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == RUNS else hidden(data),
+        "teacher": public(name),
+        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == RUNS else named(data),
         "n": n,
         "reference": len(reference),
         "seed": asked.seed,

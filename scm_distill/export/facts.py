@@ -12,9 +12,9 @@ import torch
 from scm_distill import __version__, builtin
 from scm_distill.export.check import Checked
 from scm_distill.export.schedulers import Grid
+from scm_distill.export.sections import LICENCE_FILES
 from scm_distill.training.loop import Trained
 
-LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 PATHS = ("_name_or_path", "name_or_path")  # where save_pretrained notes the folder that it loaded from
 
 

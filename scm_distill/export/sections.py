@@ -1,9 +1,10 @@
 """The generated body of a card, section by section, from facts alone."""
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from scm_distill.config.private import public as public  # of the card too
 from scm_distill.export.snippet import adapter, snippet
 
 METRICS = {  # name in a table, and what it says
@@ -15,6 +16,7 @@ METRICS = {  # name in a table, and what it says
     "diversity": ("diversity", "how far samples are from each other"),
     "clip_score": ("CLIP score ↑", "agreement of sample and prompt"),
 }
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 PAPER = "https://arxiv.org/abs/2410.11081"
 CITATION = """\
 @inproceedings{lu2025simplifying,
@@ -53,14 +55,6 @@ def body(
         f"## Citation\n\n{fenced(CITATION, 'bibtex')}\n\nCite the teacher as its own card asks.",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def public(name: Any) -> str:
-    """A name that may be published: of a path the last part, of anything else all."""
-    text = str(name)
-    path = PurePosixPath(text.replace("\\", "/"))
-    local = path.is_absolute() or text[:1] in (".", "~") or text[1:2] == ":" or len(path.parts) > 2
-    return path.name if local else text
 
 
 def caption(shown: Mapping[str, Any]) -> str:
@@ -266,7 +260,7 @@ def _made(folder: Path, facts: Mapping[str, Any]) -> str:
 
 
 def _licence(folder: Path, facts: Mapping[str, Any], known: Mapping[str, str] | None, *, inherited: bool) -> str:
-    files = sorted(p.name for pattern in ("LICEN[SC]E*", "NOTICE*") for p in folder.glob(pattern) if p.is_file())
+    files = sorted(p.name for pattern in LICENCE_FILES for p in folder.glob(pattern) if p.is_file())
     kept = f" See {', '.join(f'[{name}]({name})' for name in files)}." if files else ""
     if known is None:
         return (

@@ -4,6 +4,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +14,27 @@ from typing import Any
 import torch
 
 from scm_distill import __version__
-from scm_distill.config.private import hidden
+from scm_distill.config import private
 
 FILE = "env.json"
+COMMAND = "SCM_DISTILL_COMMAND"  # what was typed, in the environment of the processes of --num-processes
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
+SETTING = re.compile(
+    rf"(.*?(?:--out|{'|'.join(r'[.]'.join(path) for path in private.PATHS)}|negative_prompt)=)(.*)", re.S
+)
 
 
 def note(folder: Path, step: int, processes: int, device: torch.device) -> None:
-    """Add this session, which begins at `step`, to `folder`/env.json. It names no token and no folder."""
+    """Add this session, which begins at `step`, to `folder`/env.json. It names no token and no folder.
+
+    A broken file is set aside, as env.json.broken.
+    """
     path = folder / FILE
-    sessions: list[dict[str, Any]] = json.loads(path.read_text())["sessions"] if path.exists() else []
+    sessions = _sessions(path)
     sessions.append(
         {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["scm-distill", *map(hidden, sys.argv[1:])]),
+            "command": command(),
             "step": step,
             "versions": {
                 "scm-distill": __version__,
@@ -40,6 +49,40 @@ def note(folder: Path, step: int, processes: int, device: torch.device) -> None:
     beside = path.with_name(FILE + ".writing")
     beside.write_text(json.dumps({"sessions": sessions}, indent=1) + "\n")
     beside.replace(path)
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        sessions: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sessions"]
+        return [dict(session) for session in sessions]
+    except (ValueError, KeyError, TypeError):  # a report of the run is not worth the run
+        path.replace(path.with_name(FILE + ".broken"))
+        return []
+
+
+def command() -> str:
+    """What was typed, without tokens and folders."""
+    typed = os.environ.get(COMMAND)
+    words = shlex.split(typed) if typed else ["scm-distill", *sys.argv[1:]]
+    return shlex.join(_shown(word, before) for before, word in zip(["", *words], words, strict=False))
+
+
+def _shown(word: str, before: str) -> str:
+    """A word of a command; `before` is the one before it."""
+    if before in ("-o", "--out") or word.endswith((".yaml", ".yml")):
+        return private.named(word)
+    if re.match(r"-o.", word):
+        return "-o" + private.named(word[2:])
+    found = SETTING.fullmatch(word)
+    if found is None:
+        return private.hidden(word)
+    key, value = found.groups()
+    if key.endswith("negative_prompt="):
+        return key + private.tokenless(value)
+    on_hub = private.HUB_ID.fullmatch(value) and not Path(value).exists()
+    return key + private.named(value, "teacher", value if key.endswith("repo=") and on_hub else None)
 
 
 def devices(device: torch.device, processes: int) -> list[str]:

@@ -135,7 +135,11 @@ def test_licences(said: dict, hub_id: str | None, override: str | None, expected
 def test_a_licence_file_of_a_local_teacher_can_be_linked(export: Callable[..., Path]) -> None:
     folder = export(license={"license": "other", "license_name": "theirs", "license_link": "LICENSE.md"})
     (folder / "LICENSE.md").write_text("Theirs.")
-    assert front(card.render(folder))["license_link"] == "LICENSE.md"
+    for name in ("LICENCE", "NOTICE.txt"):
+        (folder / name).write_text("Theirs.")
+    text = card.render(folder)
+    assert front(text)["license_link"] == "LICENSE.md"
+    assert "See [LICENCE](LICENCE), [LICENSE.md](LICENSE.md), [NOTICE.txt](NOTICE.txt)." in text
 
 
 def test_the_evaluation_becomes_table_and_model_index(export: Callable[..., Path]) -> None:

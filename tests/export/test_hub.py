@@ -12,6 +12,7 @@ from hub.pushing import Said, push, refusal
 from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 
+from scm_distill import config
 from scm_distill.export import card, upload
 from scm_distill.export.hub import Client
 from scm_distill.export.staging import locate
@@ -68,6 +69,7 @@ def test_nothing_local_and_no_token_is_published(start: Callable[..., Hub], run:
         json.dumps({
             "date": "2026-11-22", "teacher": str(run / "secret"), "data": "/data/secret/set", "n": 8, "seed": 0,
             "device": "cpu", "dtype": "fp32", "versions": {}, "rows": [], "ratios": {},
+            "notes": ["see /scratch/jane/data"],
             "extractor": {"name": "own", "id": str(run / "secret/net"), "sha256": "0", "resize": "none", "features": 4},
         })
     )  # fmt: skip
@@ -76,13 +78,31 @@ def test_nothing_local_and_no_token_is_published(start: Callable[..., Hub], run:
     stored += b"".join(request.body for request in hub.requests)
     for private in (str(run.parent), str(Path.home()) + "/", "secret/", ADA.token):
         assert private.encode() not in stored, private
-    recipe = yaml.safe_load(hub.files("ada/student")["training/config.yaml"] or b"")
-    assert recipe["teacher"] == {"repo": "teacher", "config": "parts"}
-    assert recipe["data"] == {"source": "photos", "prompts": "prompts.txt"}
-    assert recipe["guidance"]["negative_prompt"] == "blurry"
+    recipe = config.parse(yaml.safe_load(hub.files("ada/student")["training/config.yaml"] or b""))
+    assert (recipe.teacher.repo, recipe.teacher.config) == ("teacher", "parts")
+    assert (recipe.data.source, recipe.data.prompts) == ("photos", "prompts.txt")
+    assert recipe.guidance.negative_prompt == "/bad, ugly/deformed"
+    measured = json.loads(hub.files("ada/student")["eval.json"] or b"")
+    assert (measured["teacher"], measured["data"], measured["extractor"]["id"]) == ("secret", "set", "net")
+    assert measured["notes"] == ["see data"]
 
 
-@pytest.mark.parametrize("leak", ["hf_" + "x" * 34, "{run}/export"])
+def test_a_licence_may_name_folders(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    (run / "export" / "LICENSE").write_text("see /usr/share/common-licenses/Apache-2.0\n")
+    assert "LICENSE" in push(hub, run).uploaded
+
+
+def test_a_config_that_is_no_recipe_is_refused(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    (run / "config.yaml").write_text("wandb: {key: secret}\n")
+    error = refusal(hub, run)
+    assert "config.yaml" in error.problem
+    assert "no recipe" in error.problem
+    assert not hub.repos
+
+
+@pytest.mark.parametrize("leak", ["hf_" + "x" * 34, "api_org_" + "x" * 34, "{run}/export", "of /scratch/jane/a"])
 def test_a_text_that_would_leak_is_refused_before_anything_is_made(
     start: Callable[..., Hub], run: Path, leak: str
 ) -> None:
@@ -90,7 +110,7 @@ def test_a_text_that_would_leak_is_refused_before_anything_is_made(
     (run / "export" / "unet" / "config.json").write_text(json.dumps({"note": leak.format(run=run)}))
     error = refusal(hub, run)
     assert "unet/config.json" in error.problem
-    assert leak[:8] not in error.problem or "{" in leak
+    assert leak[:8] not in error.problem or "/" in leak
     assert not hub.repos
 
 

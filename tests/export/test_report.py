@@ -10,6 +10,7 @@ import pytest
 from export import run_folder
 from PIL import Image
 
+from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.export import page
 from scm_distill.export.page import reading, words
@@ -107,6 +108,28 @@ def test_a_killed_run_has_a_report_too(tmp_path: Path) -> None:
     said = " ".join(Parsed(page.write(run).read_text()).said.split())
     assert "Not finished The run stopped at step 25 of 40." in said
     assert "scm-distill eval run" in said
+
+
+def test_lines_that_are_no_figures_are_passed_over(tmp_path: Path) -> None:
+    run = run_folder.write(tmp_path / "run")
+    before = reading.read(run)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('12\nnull\n["loss"]\n"student"\n{"loss": 1}\n')
+    assert reading.read(run) == before
+
+
+def test_a_report_keeps_prompts_and_no_relative_folder(tmp_path: Path) -> None:
+    run = run_folder.write(tmp_path / "run", finished=False)
+    changes = [
+        "teacher.repo=../ACME/kitten",
+        "data.source=acme/cats",
+        "guidance.negative_prompt=/bad and ugly/deformed",
+    ]
+    (run / "config.yaml").write_text(config.dump(config.read(str(run / "config.yaml"), changes)))
+    text = page.write(run).read_text()
+    assert reading.read(run).teacher == "kitten"
+    assert "acme" not in text.lower()
+    assert "/bad and ugly/deformed" in text
 
 
 def test_a_run_before_its_first_step_has_one_as_well(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def write(run: Path, **facts: Any) -> Path:
     (run / "config.yaml").write_text(
         f"teacher: {{repo: {run.parent}/secret/teacher, config: '~/secret/parts'}}\n"
         f"data: {{source: {home}/secret/photos, prompts: secret/prompts.txt}}\n"
-        "guidance: {negative_prompt: /tmp/secret/blurry}\ntrain: {steps: 4}\n"
+        "guidance: {negative_prompt: '/bad, ugly/deformed'}\ntrain: {steps: 4, batch_size: 4}\n"
     )
     (run / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
     return run

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scm_distill import config
-from scm_distill.config.private import without_paths
+from scm_distill.config import private
 from scm_distill.errors import UserError
 
 
@@ -34,7 +34,7 @@ class Run:
     @property
     def teacher(self) -> str:
         """The teacher's display name."""
-        return str(self.facts.get("base_model") or without_paths(self.recipe.teacher.repo))
+        return str(self.facts.get("base_model") or self.recipe.teacher.repo)
 
 
 def read(folder: Path) -> Run:
@@ -43,14 +43,16 @@ def read(folder: Path) -> Run:
         raise UserError(f"{folder} holds no run.", "Give the folder of `scm-distill train`, which has a config.yaml.")
     lines = _lines(folder / "metrics.jsonl")
     export = folder / "export"
+    facts = _json(export / "scm_distill.json").get("facts", {})
+    recipe = config.read(str(folder / "config.yaml")).model_dump(mode="json")
     return Run(
         folder.resolve().name,
-        config.read(str(folder / "config.yaml")),
+        config.parse(private.recipe(recipe, facts.get("hub_id"))),
         _once([line for line in lines if "loss" in line]),
         _once([line for line in lines if "student" in line]),
         sorted((int(path.stem.partition("-")[2]), path) for path in folder.glob("samples/step-*.png")),
         (export / "model_index.json").exists(),
-        _json(export / "scm_distill.json").get("facts", {}),
+        facts,
         _json(export / "t_mid_search.json"),
         _json(export / "eval.json"),
         _json(folder / "env.json").get("sessions", []),
@@ -58,13 +60,15 @@ def read(folder: Path) -> Run:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl; a killed run may have cut the last one."""
-    found = []
+    """The whole lines of metrics.jsonl that are of a step; a killed run may have cut the last one."""
+    found: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            content = json.loads(line)
         except ValueError:
             continue
+        if isinstance(content, dict) and isinstance(content.get("step"), int):
+            found.append(content)
     return found
 
 
@@ -78,7 +82,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content: dict[str, Any] = without_paths(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+        content: dict[str, Any] = private.without_paths(dict(json.loads(path.read_text(encoding="utf-8"))))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no readable JSON: {error}.", "Delete it, or make it again.") from error
     return content
