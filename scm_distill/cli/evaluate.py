@@ -91,6 +91,7 @@ def evaluate(
             console.result_json(result)
         else:
             _show(result)
+            console.hint(f"scm-distill push {model} NAME/MODEL --dry-run")
         if max_ratio is not None and not found.get("fd", float("inf")) <= max_ratio:
             got = f"is {found['fd']:.3g} times the teacher's" if found else "could not be measured"
             raise UserError(

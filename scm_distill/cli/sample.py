@@ -74,6 +74,7 @@ def sample(
         for line in _speed(summary):
             console.say(line)
         console.result(summary["grid"] if grid else summary["folder"])
+        console.hint(f"scm-distill eval {model}")
 
 
 def _speed(summary: dict[str, Any]) -> list[str]:

@@ -33,19 +33,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and (rounds, 4) of COLUMNS."""
+    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and rounds (R, 4).
+
+    A round is a batch: samples, seconds, evaluations a sample, and squared errors to the teacher's endpoints, summed.
+    """
 
     features: Tensor
     scores: Tensor
     rounds: Tensor
-
-
-COLUMNS = (
-    "samples",
-    "seconds",
-    "evaluations",
-    "errors",
-)  # of a round; errors: squared, to the teacher's endpoints, summed
 
 
 def contenders(student: Sampler, teacher: Sampler, steps: Sequence[int]) -> list[Contender]:
