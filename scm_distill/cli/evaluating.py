@@ -136,8 +136,9 @@ def _renew(folder: Path, report: Reporter) -> None:
     """Put the figures into the export's card, and into the run's report where it lies in a run."""
     try:
         card.write(folder)
-        if (folder.parent / "metrics.jsonl").is_file():
-            report.say(f"report: {page.write(folder.parent)}")
+        run = students.run_of(str(folder))
+        if run and (run / "metrics.jsonl").is_file():
+            report.say(f"report: {page.write(run)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 
@@ -172,9 +173,9 @@ class _Work:
         one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
         facts = student.facts
         real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
-        self.report.begin("reference", len(share(len(real), self.accelerator)))
         if len(real) < FEWEST_REAL:
             raise UserError(f"{data} holds {len(real)} samples.", f"Give {FEWEST_REAL} or more; FD wants thousands.")
+        self.report.begin("reference", len(share(len(real), self.accelerator)))
         known = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
         notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")

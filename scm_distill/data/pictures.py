@@ -37,6 +37,12 @@ def is_sound(sample: Any) -> bool:
     return not isinstance(sample, Image.Image | list) and sample.ndim <= 2
 
 
+def sound(sample: Any) -> Any:
+    """A pipeline's sound as an array (C, T)."""
+    wave = np.atleast_2d(to_array(sample))
+    return wave if wave.shape[0] <= wave.shape[1] else wave.T
+
+
 def picture(sample: Any) -> Image.Image:
     """One picture of what a pipeline returned for one sample: an image, three frames of a clip, a sound's waveform."""
     if isinstance(sample, Image.Image):

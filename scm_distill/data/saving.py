@@ -4,11 +4,10 @@ import wave
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from diffusers.utils import export_to_gif, export_to_video
 from PIL import Image
 
-from scm_distill.data.pictures import frames, is_sound, to_array
+from scm_distill.data.pictures import frames, is_sound, sound
 
 
 def save(sample: Any, path: Path, *, rate: int | None, fps: int | None) -> None:
@@ -32,8 +31,7 @@ def save(sample: Any, path: Path, *, rate: int | None, fps: int | None) -> None:
 
 
 def _wav(sample: Any, path: Path, rate: int) -> None:
-    array = np.atleast_2d(to_array(sample))
-    array = array if array.shape[0] <= array.shape[1] else array.T
+    array = sound(sample)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(array))
         file.setsampwidth(2)

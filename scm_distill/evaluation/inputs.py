@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from scm_distill.data.pictures import frames, is_sound, to_array
+from scm_distill.data.pictures import frames, is_sound, sound
 
 ZEROS, ROLLOFF = 24, 0.99  # of the resampling filter: half its width in zero crossings; its cut-off over Nyquist's
 
@@ -25,8 +25,7 @@ def as_tensor(sample: Any) -> Tensor:
         pixels = torch.from_numpy(np.array(sample, dtype=np.float32)).reshape(sample.height, sample.width, -1)
         return pixels.permute(2, 0, 1) / 127.5 - 1
     if is_sound(sample):
-        wave = np.atleast_2d(to_array(sample))
-        return torch.from_numpy(np.ascontiguousarray(wave if wave.shape[0] <= wave.shape[1] else wave.T)).float()
+        return torch.from_numpy(np.ascontiguousarray(sound(sample))).float()
     return torch.stack([as_tensor(frame) for frame in frames(sample)], 1)
 
 

@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from scm_distill.config.private import public
 from scm_distill.errors import UserError
 from scm_distill.export import sections
 from scm_distill.export.licensing import licence
@@ -186,9 +187,9 @@ def _evaluated(evaluation: dict[str, Any] | None, task: str) -> list[EvalResult]
     rows = [row for row in (evaluation or {}).get("rows", ()) if row["who"] == "student" and row["steps"] == 2]
     if evaluation is None or not rows:
         return []
-    extractor, data = evaluation["extractor"], sections.public(evaluation["data"])
+    extractor, data = evaluation["extractor"], public(evaluation["data"])
     args = {
-        "extractor": sections.public(extractor["id"]), "sha256": extractor.get("sha256"), "n": evaluation["n"],
+        "extractor": public(extractor["id"]), "sha256": extractor.get("sha256"), "n": evaluation["n"],
         "steps": 2, "seed": evaluation["seed"], "by": TOOL,
     }  # fmt: skip
     about = f"({extractor['name']}, N={evaluation['n']}, 2 steps)"

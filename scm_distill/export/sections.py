@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scm_distill.config.private import public as public  # of the card too
+from scm_distill.config.private import public
 from scm_distill.export.snippet import adapter, snippet
 
 METRICS = {  # name in a table, and what it says

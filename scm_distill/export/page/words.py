@@ -11,8 +11,6 @@ EQUAL, CLOSE = 1.10, 1.5  # a student's distance over its teacher's: up to here 
 NAMES = {  # metric: its name, and which way is better
     "fd": ("Fréchet distance", "↓"),
     "kid": ("KID", "↓"),
-    "fvd": ("FVD", "↓"),
-    "fad": ("FAD", "↓"),
     "precision": ("Precision", "↑"),
     "recall": ("Recall", "↑"),
     "clip_score": ("CLIP score", "↑"),
