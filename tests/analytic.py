@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scm_distill.maths.schedules import DiscreteSchedule, Prediction, edm_noise, edm_to_t, flow_time, flow_to_t, native
+from scm_distill.maths.clocks import DiscreteSchedule, edm_noise, edm_to_t, flow_time, flow_to_t
+from scm_distill.maths.schedules import Prediction, native
 from scm_distill.maths.trigflow import like
 
 M, S = 0.3, 0.7  # mean and standard deviation of the data, unlike any sigma_d under test

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from scm_distill.cli.app import app
-from scm_distill.export import bundle, check
+from scm_distill.export import bundle, self_check
 from scm_distill.teachers.convention import Convention
-from scm_distill.teachers.spy import Call, Step
+from scm_distill.teachers.trace import Call, Step
 
 FAMILIES = zoo.load_all()
 REFUSED = {name: FAMILIES.pop(name) for name in ("ace_step", "longcat_audio")}  # see the last test
@@ -77,7 +77,7 @@ def cli(*arguments: object) -> dict[str, Any]:
 
 def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Tensor:
     """Our own two steps from the noise that the other interpreter drew."""
-    student, teacher = check.alone(trained.student), trained.parts.teacher
+    student, teacher = self_check.alone(trained.student), trained.parts.teacher
     convention = teacher.convention or Convention("x", "t", {}, teacher.sample_shape, teacher.sample_shape)
     steps = [
         Step([Call("", {convention.x: x}, torch.zeros(1, *teacher.sample_shape))], seen["last"], seen["last"], 0, 0, 0)
@@ -86,7 +86,7 @@ def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Te
     if "z" in seen:
         steps[0].draws = [seen["z"]]
     cond = trained.prepared.given.typical(torch.zeros(1, dtype=torch.long))
-    x_0, _ = check.repeat(student, convention, steps, (exported.t_max, exported.t_mid), cond)
+    x_0, _ = self_check.repeat(student, convention, steps, (exported.t_max, exported.t_mid), cond)
     return x_0
 
 

@@ -26,7 +26,7 @@ def test_every_command_of_the_readme_parses(line: str) -> None:
 
 
 def test_the_snippet_is_the_cards() -> None:
-    from scm_distill.export.snippet import UNCONDITIONAL
+    from scm_distill.publish.card_snippet import UNCONDITIONAL
 
     snippet = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
     assert snippet.replace("16", "4") == UNCONDITIONAL.format(path="runs/digits/export")

@@ -77,20 +77,20 @@ def train(
             launch.refuse_nested(os.environ)
         world = num_processes or int(os.environ.get("WORLD_SIZE", "1"))
         with console.importing():
-            from scm_distill.cli import runs  # torch: seconds, so only once the recipe is known to be right
+            from scm_distill.commands import train  # torch: seconds, so only once the recipe is known to be right
 
         console.hush_libraries()
         folder = out or Path("runs") / (recipe if recipe in config.names() else Path(recipe).stem)
         if dry_run:
-            _show(runs.plan(settings, world=world), as_json=as_json)
+            _show(train.plan(settings, world=world), as_json=as_json)
             return
         if num_processes and num_processes > 1:
-            runs.check(settings, folder, resume, world=world)
+            train.check(settings, folder, resume, world=world)
             changes = [part for override in overrides or () for part in ("--set", override)]
             options = [*changes, "--out", str(folder), *(["--resume", resume] if resume else [])]
             raise typer.Exit(launch.run(["train", *options, *["--json"] * as_json, "--", recipe], world))
         with console.Live(quiet=as_json) as live:
-            summary = runs.train(settings, folder, resume, live)
+            summary = train.train(settings, folder, resume, live)
         if summary is None:  # a worker process; the main one reports
             return
         if as_json:
@@ -133,11 +133,11 @@ def inspect(
         import yaml
 
         with console.importing():
-            from scm_distill.cli import inspecting
+            from scm_distill.commands import inspect
 
         console.hush_libraries()
         with console.Live(quiet=as_json) as live:
-            facts = inspecting.inspect(teacher, overrides or [], export_check=export_check, report=live)
+            facts = inspect.inspect(teacher, overrides or [], export_check=export_check, report=live)
         if as_json:
             console.result_json(facts)
             return
@@ -152,9 +152,9 @@ def inspect(
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, and whether the tangent works on it."""
     with console.user_errors(as_json=as_json):
-        from scm_distill.cli import health
+        from scm_distill.commands import doctor
 
-        _show(health.doctor(), as_json=as_json)
+        _show(doctor.doctor(), as_json=as_json)
 
 
 app.command()(report)

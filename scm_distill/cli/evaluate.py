@@ -76,14 +76,14 @@ def evaluate(
             }  # fmt: skip
             options = [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
             raise typer.Exit(launch.run(["eval", *options, *["--json"] * as_json, "--", model], num_processes))
-        from scm_distill.cli import evaluating
+        from scm_distill.commands import evaluate
 
         console.hush_libraries()
-        asked = evaluating.Asked(
+        asked = evaluate.EvaluationRequest(
             model, teacher, data, counts, n, seed, extractor, clip, prompts, classes, batch, device, dtype, out
         )
         with console.Live(quiet=as_json or int(os.environ.get("RANK", "0")) > 0) as live:
-            result = evaluating.evaluate(asked, live)
+            result = evaluate.evaluate(asked, live)
         if result is None:  # a worker process; the main one reports
             return
         found = result["ratios"]

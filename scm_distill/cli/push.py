@@ -8,7 +8,7 @@ import typer
 from scm_distill.cli import console
 
 if TYPE_CHECKING:
-    from scm_distill.export.hub import Planned
+    from scm_distill.publish.hub import Planned
 
 
 def push(
@@ -35,9 +35,10 @@ def push(
     with console.user_errors(as_json=as_json):
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        from scm_distill.export import hub, staging
+        from scm_distill.artifacts import layout
+        from scm_distill.publish import hub
 
-        client, student = hub.Client(), staging.locate(model)
+        client, student = hub.Client(), layout.locate_student(model)
         if dry_run:
             planned = client.plan(student, repo, private=private, license=license)
             if as_json:

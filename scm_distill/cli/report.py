@@ -18,9 +18,9 @@ def report(
     Example: scm-distill report runs/digits
     """
     with console.user_errors(as_json=as_json):
-        from scm_distill.export import page
+        from scm_distill import report
 
-        path = page.write(run, out)
+        path = report.write(run, out)
         if as_json:
             console.result_json({"report": str(path)})
             return

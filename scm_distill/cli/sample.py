@@ -59,12 +59,13 @@ def sample(
     Examples: scm-distill sample runs/digits --grid --compare teacher; scm-distill sample runs/sd15 -p "a red fox"
     """
     with console.user_errors(as_json=as_json):
-        from scm_distill.cli import drawing, requests
+        from scm_distill.commands import sample
+        from scm_distill.sampling import request
 
         console.hush_libraries()
-        wanted = requests.Wanted(prompts or [], prompts_file, classes, n, seed)
+        wanted = request.SampleRequest(prompts or [], prompts_file, classes, n, seed)
         with console.Live(quiet=as_json) as live:
-            summary = drawing.sample(
+            summary = sample.sample(
                 model, wanted, live, steps=steps, batch=batch, compare=compare, dtype=dtype, device=device,
                 compiled=compile_, form=form, fps=fps, make_grid=grid, out=out,
             )  # fmt: skip

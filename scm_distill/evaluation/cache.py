@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scm_distill.errors import UserError
-from scm_distill.evaluation.extractors import Extractor, features
+from scm_distill.evaluation.features import Extractor, features
 from scm_distill.evaluation.reference import Reference
 
 VERSION = 1  # of what makes the features, where the key does not say it
 
 
 @dataclass(frozen=True)
-class Known:
+class CachedFeatures:
     """Features (N, D) of a reference set, and where they came from, in words."""
 
     features: Tensor
@@ -48,7 +48,7 @@ def reference_features(
     reference: Reference,
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Known:
+) -> CachedFeatures:
     """The features of a reference set, on every process; from the cache if they are there, shared out if not.
 
     `progress` hears how many samples of this process's share are done. Raises UserError where a file cannot be read.
@@ -67,7 +67,7 @@ def reference_features(
         found = gathered(found, len(reference), accelerator)
         if main:
             origin += _write(path, found)
-    return Known(found, origin)
+    return CachedFeatures(found, origin)
 
 
 def _read(path: Path, n: int) -> tuple[Tensor | None, str]:

@@ -1,11 +1,7 @@
 """Networks that turn samples into features, on which distances are taken; each with what identifies it in a report."""
 
-import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -13,6 +9,7 @@ from torch import Tensor
 
 from scm_distill.builtin import classifier
 from scm_distill.errors import UserError
+from scm_distill.evaluation.features import Extractor, sha256_of
 from scm_distill.evaluation.inputs import as_tensor
 from scm_distill.evaluation.metrics import block_features
 
@@ -20,55 +17,6 @@ MODALITIES = ("image", "video", "audio")
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """`prepare` makes the input of one sample, `net` the features (B, D) of a batch of them.
-
-    `identity` goes into reports: name, id, sha256 (of the weights), revision, resize, features. `settings` is what
-    else the features depend on, for the cache.
-    """
-
-    identity: dict[str, str | None]
-    prepare: Callable[[Any], Tensor]
-    net: Callable[[Tensor], Tensor]
-    device: torch.device
-    settings: str = ""
-    batch: int = field(default=64, kw_only=True)
-
-    @torch.no_grad()
-    def __call__(self, samples: Sequence[Any]) -> Tensor:
-        """Features (N, D), float32, on the CPU. Raises ValueError where samples of one batch differ in size."""
-        inputs = [self.prepare(sample) for sample in samples]
-        if len({x.shape for x in inputs}) > 1:
-            raise ValueError(f"samples of different sizes: {sorted({tuple(x.shape) for x in inputs})}")
-        return self.net(torch.stack(inputs).to(self.device)).float().cpu()
-
-
-def features(extractor: Extractor, samples: Iterable[Any], progress: Callable[[int], None] | None = None) -> Tensor:
-    """Features (N, D) of samples, one batch in memory at a time; `progress` hears how many are done."""
-    rows: list[Tensor] = []
-    waiting: list[Any] = []
-    done = 0
-
-    def work() -> None:
-        nonlocal done
-        rows.append(extractor(waiting))
-        done += len(waiting)
-        waiting.clear()
-        if progress:
-            progress(done)
-
-    for sample in samples:
-        waiting.append(sample)
-        if len(waiting) == extractor.batch:
-            work()
-    if waiting:
-        work()
-    if not rows:
-        raise ValueError("no samples")
-    return torch.cat(rows)
 
 
 def open_extractor(
@@ -104,15 +52,6 @@ def open_extractor(
 
 def _identity(name: str, sha256: str | None, resize: str, what: str) -> dict[str, str | None]:
     return {"name": name, "id": name, "sha256": sha256, "revision": None, "resize": resize, "features": what}
-
-
-def sha256_of(*files: Path) -> str:
-    """Of one file as sha256sum has it; of several, of their names and sums."""
-    sums = []
-    for file in sorted(files):
-        with file.open("rb") as stream:
-            sums.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
-    return sums[0][1] if len(sums) == 1 else hashlib.sha256(repr(sums).encode()).hexdigest()
 
 
 def _digits(device: torch.device) -> Extractor:

@@ -21,7 +21,7 @@ SUBSETS, SUBSET_SIZE = 100, 1000  # of KID, as torchmetrics and torch-fidelity h
 Device = torch.device | str | None
 
 
-def fewest(dim: int) -> int:
+def min_samples(dim: int) -> int:
     """The smallest N for which the covariance of `dim` features has full rank.
 
     `frechet` works below it as well, but then mostly measures N; it stays biased upwards until N is many times `dim`.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scm_distill.data.pictures import frames
 from scm_distill.errors import UserError
-from scm_distill.evaluation.extractors import Extractor, sha256_of
+from scm_distill.evaluation.features import Extractor, sha256_of
 from scm_distill.evaluation.inputs import mono, resize_of, spread
 from scm_distill.evaluation.metrics import clip_score
 

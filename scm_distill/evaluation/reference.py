@@ -14,7 +14,7 @@ from scm_distill import builtin
 from scm_distill.data import media, open_images
 from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
-from scm_distill.evaluation.extractors import sha256_of
+from scm_distill.evaluation.features import sha256_of
 
 IMAGES = (*media.IMAGES, ".tif", ".tiff")
 RULE = "Lanczos to cover, centre crop"

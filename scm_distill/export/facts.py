@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ import diffusers
 import torch
 
 from scm_distill import __version__, builtin
-from scm_distill.export.check import Checked
 from scm_distill.export.schedulers import Grid
-from scm_distill.export.sections import LICENCE_FILES
-from scm_distill.training.loop import Trained
-
-PATHS = ("_name_or_path", "name_or_path")  # where save_pretrained notes the folder that it loaded from
+from scm_distill.export.self_check import Checked
+from scm_distill.training.run import Trained
 
 
 def collect(
@@ -85,28 +81,3 @@ def _guidance(trained: Trained) -> dict[str, Any]:
     if reading.stock.embeds_guidance:
         return {"embedded": typical, "negative": negative}
     return {"scale": reading.off if typical is None else typical, "negative": negative}
-
-
-def copy_licence(repo: str, folder: Path) -> None:
-    """The licence files of a teacher's own folder, into `folder`; none for a Hub id or a single file."""
-    home = Path(repo).expanduser()
-    if home.is_dir():
-        for pattern in LICENCE_FILES:
-            for file in sorted(home.glob(pattern)):
-                if file.is_file():
-                    shutil.copyfile(file, folder / file.name)
-
-
-def forget_paths(folder: Path) -> None:
-    """Take out of a pipeline folder's configurations where on this machine its parts were loaded from."""
-    for file in sorted(folder.rglob("*.json")):
-        text = file.read_text(encoding="utf-8")
-        if any(f'"{name}"' in text for name in PATHS):
-            kept = json.dumps(_without(json.loads(text)), indent=2, ensure_ascii=False)
-            file.write_text(kept + "\n", encoding="utf-8")
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without(inner) for name, inner in value.items() if name not in PATHS}
-    return [_without(inner) for inner in value] if isinstance(value, list) else value

@@ -10,11 +10,11 @@ from PIL import Image
 
 from scm_distill.data.pictures import is_sound, picture
 from scm_distill.data.saving import save
-from scm_distill.export import student as students
-from scm_distill.export.makers import Facts, Pipeline, Pixels
+from scm_distill.progress import Reporter
+from scm_distill.sampling import pixel_student
+from scm_distill.sampling.backends import Facts, Pipeline, Pixels
 from scm_distill.teachers import Teacher
-from scm_distill.training.loop import Trained
-from scm_distill.training.report import Reporter
+from scm_distill.training.run import Trained
 
 FOLDER = "samples"  # in an export
 PIXELS, TRACED = 8, 4  # pictures; a decoder is slow
@@ -32,7 +32,7 @@ def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter
     if call.get("output_type") == "latent":
         return []
     if teacher.reading is None:
-        student = students.load(str(folder))
+        student = pixel_student.load(str(folder))
         pixels = Pixels(student.pipeline, student)
         conditions = [None if teacher.classes is None else i % teacher.classes for i in range(PIXELS)]
         facts, samples = pixels.facts, pixels.batch(range(PIXELS), conditions, 2)

@@ -16,14 +16,14 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
 from scm_distill.errors import UserError
-from scm_distill.export import check as checks
+from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
 from scm_distill.models import lora
-from scm_distill.models.student import Network
+from scm_distill.models.network import Network
+from scm_distill.progress import Reporter
 from scm_distill.teachers import Teacher
-from scm_distill.training.draws import generator
-from scm_distill.training.loop import Trained
-from scm_distill.training.report import Reporter
+from scm_distill.training.randomness import generator
+from scm_distill.training.run import Trained
 
 FILE: str = LORA_WEIGHT_NAME_SAFE
 SAME = 1e-5  # largest relative difference between the teacher with the adapter and the merged student, in float32
@@ -112,7 +112,7 @@ def _compare(
     teacher, given = trained.parts.teacher, trained.prepared.given
     assert teacher.reading is not None
     stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
-    kind: Any = getattr(diffusers, checks.saved_scheduler(folder)["_class_name"])
+    kind: Any = getattr(diffusers, self_check.saved_scheduler(folder)["_class_name"])
     pipeline = teacher.source.load(scheduler=kind.from_pretrained(str(folder), subfolder="scheduler"))
     parts = teacher.family.parts()
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
@@ -126,7 +126,7 @@ def _compare(
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
         return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
     try:
-        found = checks.compare(
+        found = self_check.compare(
             pipeline, merged, (best.t_max, best.t_mid), given.typical(ids), {**driven, **call}, stock.denoiser
         )
     except UserError as error:

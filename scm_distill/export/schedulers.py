@@ -19,8 +19,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from scm_distill.maths.clocks import Clock, EDMClock
-from scm_distill.maths.schedules import flow_time, flow_to_t
+from scm_distill.maths.clocks import Clock, EDMClock, flow_time, flow_to_t
 
 SIGMA_STEP = 0.004  # of a flow's sigma_mid: pipelines that cast 1000 s to bf16 keep multiples of 4 exactly
 MOST_STEPS = 8  # of a re-clocked student; its two-step times are the same for any even number

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from scm_distill.maths.schedules import MonotoneCubic, edm_noise, edm_to_t, flow_time, flow_to_t
+from scm_distill.maths.interpolation import MonotoneCubic
 
 
 class Clock(Protocol):
@@ -140,3 +140,70 @@ class EDMClock:
     def snap(self, t: Tensor) -> Tensor:
         """`t`: EDM networks are trained at any sigma."""
         return t
+
+
+def flow_time(t: Tensor, sigma_d: float) -> Tensor:
+    """tau = sigma_d sin t / (cos t + sigma_d sin t), the rectified-flow time in [0, 1]."""
+    t = t.double()
+    return sigma_d * t.sin() / (t.cos() + sigma_d * t.sin())
+
+
+def flow_to_t(tau: Tensor, sigma_d: float) -> Tensor:
+    """t = atan2(tau, sigma_d (1 - tau)): `flow_time` undone."""
+    tau = tau.double()
+    return torch.atan2(tau, sigma_d * (1 - tau))
+
+
+def edm_noise(t: Tensor, sigma_d: float) -> Tensor:
+    """c_noise = ln(sigma_d tan t) / 4, the time that an EDM network is given."""
+    return (sigma_d * t.double().tan()).log() / 4
+
+
+def edm_to_t(c_noise: Tensor, sigma_d: float) -> Tensor:
+    """t = arctan(e^(4 c_noise) / sigma_d): `edm_noise` undone."""
+    return ((4 * c_noise.double()).exp() / sigma_d).arctan()
+
+
+class DiscreteSchedule:
+    """A discrete VP schedule (`alphas_cumprod`, K entries) as a smooth clock between index k and TrigFlow time t.
+
+    phi(k) = atan2(sigma_k, sigma_d alpha_k) is bounded, also at zero-terminal SNR where log-SNR is not.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor, sigma_d: float) -> None:
+        bar = alphas_cumprod.detach().double().cpu()
+        self.phi = torch.atan2((1 - bar).clamp_min(0).sqrt(), sigma_d * bar.clamp_min(0).sqrt())
+        self._index = MonotoneCubic(self.phi, torch.arange(len(bar)))
+
+    @property
+    def t_min(self) -> float:
+        """phi(0), in radians."""
+        return self.phi[0].item()
+
+    @property
+    def t_max(self) -> float:
+        """phi(K - 1), in radians."""
+        return self.phi[-1].item()
+
+    @property
+    def unit(self) -> float:
+        """One index."""
+        return 1.0
+
+    def index(self, t: Tensor) -> Tensor:
+        """k(t) in [0, K - 1], fractional, differentiable, float64."""
+        return self._index(t)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The time of the nearest index: nothing else was trained."""
+        return self.phi.to(t.device)[self.index(t).round().long()]
+
+    def time(self, k: Tensor) -> Tensor:
+        """phi(k), `index` undone, differentiable, float64."""
+        return self._index.inverse(k)
+
+
+def alphas_cumprod_of(t: Tensor, sigma_d: float) -> Tensor:
+    """alpha_bar = cos^2 t / (cos^2 t + sigma_d^2 sin^2 t): the VP schedule entry whose phi is `t`."""
+    t = t.double()
+    return t.cos().square() / (t.cos().square() + sigma_d**2 * t.sin().square())

@@ -15,7 +15,7 @@ from scm_distill.maths.trigflow import like
 
 
 @dataclass(frozen=True)
-class Rule:
+class GuidanceRule:
     """u + (w + offset) (c - u), then where `renormalize` says so rescaled to the norm of c along the last dimension.
 
     offset 0 is the classic rule, off at w = 1; offset 1 is c + w (c - u), off at w = 0.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scm_distill.maths.trigflow import denoise, diffuse, move
+from scm_distill.maths.trigflow import ddim_step, denoise, diffuse
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,7 +37,7 @@ def ode(network: Network, x_T: Tensor, times: Sequence[float], sigma_d: float, *
     t = [torch.full((len(x_T),), time, dtype=torch.float64, device=x_T.device) for time in times]
     x, F = x_T, network(x_T / sigma_d, t[0])
     for i in range(1, len(t)):
-        predicted = move(x, F, t[i - 1].to(x.dtype), t[i].to(x.dtype), sigma_d)
+        predicted = ddim_step(x, F, t[i - 1].to(x.dtype), t[i].to(x.dtype), sigma_d)
         F_next = network(predicted / sigma_d, t[i])
         if heun:
             x = x + (times[i] - times[i - 1]) / 2 * sigma_d * (F + F_next)

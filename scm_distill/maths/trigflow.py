@@ -41,6 +41,6 @@ def denoise(x_t: Tensor, F: Tensor, t: Tensor, sigma_d: float) -> Tensor:
     return t.cos() * x_t - t.sin() * sigma_d * F
 
 
-def move(x_s: Tensor, F: Tensor, s: Tensor, t: Tensor, sigma_d: float) -> Tensor:
+def ddim_step(x_s: Tensor, F: Tensor, s: Tensor, t: Tensor, sigma_d: float) -> Tensor:
     """x_t = cos(s - t) x_s - sin(s - t) sigma_d F: one DDIM step from s to t."""
     return denoise(x_s, F, s - t, sigma_d)

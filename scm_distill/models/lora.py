@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill.errors import UserError
-from scm_distill.models.adapt import Filtered, filters
+from scm_distill.models.low_pass import Filtered, filters
 
 NAME = "default"  # of the adapter within peft's layers
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # what the training scripts of diffusers adapt

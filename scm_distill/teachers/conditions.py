@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scm_distill.errors import UserError
 from scm_distill.teachers.convention import first_tensor
-from scm_distill.teachers.guided import split
-from scm_distill.teachers.traced import PROBE_SCALE, Reading
+from scm_distill.teachers.guidance import split
+from scm_distill.teachers.reading import PROBE_SCALE, Reading
 
 KEPT = 2 * 2**30  # bytes of conditions kept in memory
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill.errors import UserError
-from scm_distill.teachers import spy
-from scm_distill.teachers.traced import Reading, ids_of
+from scm_distill.teachers import trace
+from scm_distill.teachers.reading import Reading, ids_of
 
 BASE = 1024  # indices are probed in digits of this base, so that float32 holds them exactly
 
@@ -101,11 +101,11 @@ def _decoder_input(reading: Reading, vae: nn.Module, L: Tensor) -> Tensor:
 
     def look(z: Tensor, *_: Any, **__: Any) -> Any:
         seen.append(z.clone())
-        raise spy.Stopped
+        raise trace.Stopped
 
     stock = reading.stock
     whole: Any = vae
-    with spy.instead(vae, "decode", functools.wraps(whole.decode)(look)):
+    with trace.patched(vae, "decode", functools.wraps(whole.decode)(look)):
         stock.watch(stock.arguments(ids_of(stock), 2, scale=reading.off), fake=True, replace=L)
     if not seen:
         raise Unmapped("its call ends without decoding")
@@ -131,7 +131,7 @@ class Decoder:
             self.answers.append(encode(*args, **kwargs))
             return self.answers[-1]
 
-        with spy.instead(pipeline, "encode_prompt", keep):
+        with trace.patched(pipeline, "encode_prompt", keep):
             self._run(None)
 
     def drop_encoders(self) -> list[str]:
@@ -165,7 +165,7 @@ class Decoder:
         with contextlib.ExitStack() as stack:
             if left:
                 signature_of = functools.wraps(stock.pipeline.encode_prompt)
-                stack.enter_context(spy.instead(stock.pipeline, "encode_prompt", signature_of(replay)))
+                stack.enter_context(trace.patched(stock.pipeline, "encode_prompt", signature_of(replay)))
             if L is None:
                 stock.watch(arguments, fake=True, steps=1)
                 return None

@@ -13,7 +13,8 @@ from torch import nn
 
 from scm_distill import builtin
 from scm_distill.errors import UserError
-from scm_distill.teachers import families, stock, traced, unet2d
+from scm_distill.teachers import families, stock_call, unet2d
+from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.teacher import Source, Teacher
 
 
@@ -49,7 +50,7 @@ def load(
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced.read(stock.drive(loaded, call or {}))
+    reading = traced_reading.read(stock_call.drive(loaded, call or {}))
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention

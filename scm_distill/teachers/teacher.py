@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from scm_distill import builtin
 from scm_distill.maths.clocks import Clock
-from scm_distill.maths.guidance import Rule
+from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.maths.schedules import Prediction
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
-from scm_distill.teachers.traced import Reading
+from scm_distill.teachers.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Teacher:
     classes: int | None = None
     alphas_cumprod: Tensor | None = None
     convention: Convention | None = None
-    rule: Rule | None = None
+    rule: GuidanceRule | None = None
     reading: Reading | None = None
 
     @property

@@ -11,9 +11,9 @@ from typing import Any
 from diffusers import UNet2DModel
 from torch import nn
 
-from scm_distill.teachers import schedule as schedules
+from scm_distill.teachers import scheduler
 from scm_distill.teachers.families import Family
-from scm_distill.teachers.stock import DENOISERS, refusal
+from scm_distill.teachers.stock_call import DENOISERS, refusal
 from scm_distill.teachers.teacher import Source, Teacher
 
 
@@ -36,10 +36,10 @@ def read(pipeline: Any, source: Source) -> Teacher:
     refuse = functools.partial(refusal, source.repo)
     net: Any = pipeline.unet
     try:
-        if schedules.kind_of(pipeline.scheduler) != "vp":
+        if scheduler.kind_of(pipeline.scheduler) != "vp":
             raise refuse(f"{type(pipeline.scheduler).__name__} is no discrete variance-preserving scheduler")
-        schedule = schedules.discrete(pipeline.scheduler)
-    except schedules.Unreadable as error:
+        schedule = scheduler.discrete(pipeline.scheduler)
+    except scheduler.Unreadable as error:
         raise refuse(str(error)) from error
     if net.config["time_embedding_type"] != "positional":
         raise refuse(f"its time embedding is {net.config['time_embedding_type']!r}, not a sinusoid of the step")

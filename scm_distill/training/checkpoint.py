@@ -17,7 +17,7 @@ from scm_distill import config
 from scm_distill.errors import UserError
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Student
-from scm_distill.training.parallel import part_of, whole
+from scm_distill.training.distributed import part_of, whole
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
@@ -89,7 +89,7 @@ def same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | No
             )
 
 
-def save(accelerator: Accelerator, folder: Path, state: "Whole", facts: dict[str, Any], keep: int) -> Path:
+def save(accelerator: Accelerator, folder: Path, state: "TrainState", facts: dict[str, Any], keep: int) -> Path:
     """Write `folder`/step-N for facts["step"], then drop all but the newest `keep`. Every process calls this."""
     final = folder / f"step-{facts['step']}"
     beside = folder / f"writing-step-{facts['step']}"
@@ -117,7 +117,7 @@ def save(accelerator: Accelerator, folder: Path, state: "Whole", facts: dict[str
     return final
 
 
-class Whole:
+class TrainState:
     """What a checkpoint holds, whatever the number of processes: student, optimizer and EMA, by parameter name.
 
     Of student and EMA, what is trained: the rest is read with the teacher.

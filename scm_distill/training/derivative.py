@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill import config
+from scm_distill.autodiff.attention import backend
+from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
+from scm_distill.autodiff.dual import blocks
+from scm_distill.autodiff.forward_ad import Float64
 from scm_distill.errors import UserError
 from scm_distill.maths.tangent import norm
-from scm_distill.models.attention import backend
-from scm_distill.models.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
-from scm_distill.models.dual import blocks
-from scm_distill.models.forward_ad import Float64
-from scm_distill.models.student import Cond, Network, Student
-from scm_distill.training.parallel import anywhere, whole
-from scm_distill.training.report import Reporter
+from scm_distill.models.network import Network
+from scm_distill.models.student import Student
+from scm_distill.progress import Reporter
+from scm_distill.training.distributed import any_rank, whole
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
 # in float32: 2e-4 with a low-pass of 20 steps, 2e-2 with 5, 0.7 with none.
@@ -179,10 +180,10 @@ def _cheapest(
         off = {
             "F": relative(found[0], expected[0]),
             "the tangent": relative(found[1], expected[1]),
-            "the gradient": _apart(found[2], expected[2]),
+            "the gradient": _relative_difference(found[2], expected[2]),
         }
         wrong = [f"{name} is off by {value:.1e}" for name, value in off.items() if not value <= allowed]
-        if not anywhere(bool(wrong), few.x.device):
+        if not any_rank(bool(wrong), few.x.device):
             return one, ""
         wrong = wrong or ["another process found it off"]
         reason = ", ".join(wrong)
@@ -194,7 +195,7 @@ def _cheapest(
     return two, f"; one pass would not do ({reason})"
 
 
-def _apart(a: list[Tensor], b: list[Tensor]) -> float:
+def _relative_difference(a: list[Tensor], b: list[Tensor]) -> float:
     """The relative difference of two gradients."""
     if len(a) != len(b):
         return float("nan")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from scm_distill import __version__
-from scm_distill.config import private
+from scm_distill.artifacts import private
 
 FILE = "env.json"
 COMMAND = "SCM_DISTILL_COMMAND"  # what was typed, in the environment of the processes of --num-processes

@@ -11,12 +11,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.trigflow import diffuse
-from scm_distill.models.student import Cond, Network
-from scm_distill.training.feed import Batch, to_device
-from scm_distill.training.parallel import accumulating, clip
-from scm_distill.training.report import Reporter
+from scm_distill.models.network import Network
+from scm_distill.progress import Reporter
+from scm_distill.training.batches import Batch, to_device
+from scm_distill.training.distributed import accumulating, clip
 
 FINAL_LR = 0.1  # share of the learning rate left at the last step
 LOOK = 20  # steps between looks at the loss, for each of which the host waits for the device

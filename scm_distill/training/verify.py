@@ -7,10 +7,10 @@ from torch import Tensor
 
 from scm_distill.errors import UserError
 from scm_distill.maths.schedules import native
-from scm_distill.maths.trigflow import denoise, like, move
-from scm_distill.models.student import Network
+from scm_distill.maths.trigflow import ddim_step, denoise, like
+from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher
-from scm_distill.teachers.witness import Witness
+from scm_distill.teachers.trace import ReferenceStep
 
 AGREE = 1e-4  # relative; rounding is 1e-6
 STEP_AGREES = 2e-3  # a stock step in float32, whose denoiser's times some pipelines round to integers
@@ -42,7 +42,7 @@ def _misread(teacher: Teacher, what: str) -> UserError:
     )
 
 
-def _compare(F: Network, witness: Witness) -> Iterator[tuple[str, tuple[float, float]]]:
+def _compare(F: Network, witness: ReferenceStep) -> Iterator[tuple[str, tuple[float, float]]]:
     """What can be measured on one witness: name, (error, what is allowed)."""
     x_nat, sigma_d = witness.x_nat, F.sigma_d
     t = torch.full((len(x_nat),), witness.t(sigma_d), dtype=torch.float64, device=x_nat.device)
@@ -61,12 +61,12 @@ def _compare(F: Network, witness: Witness) -> Iterator[tuple[str, tuple[float, f
         yield "first stock step", (_step(F, witness, witness.next_x_nat, witness.step(sigma_d)), STEP_AGREES)
 
 
-def _step(F: Network, witness: Witness, after: Tensor, times: tuple[float, float]) -> float:
+def _step(F: Network, witness: ReferenceStep, after: Tensor, times: tuple[float, float]) -> float:
     """A DDIM step along the stock prediction against the sample that the stock scheduler went on with."""
     t, t_next = (torch.tensor([time], dtype=torch.float64, device=after.device) for time in times)
     form = native(F.prediction, t, F.sigma_d)
     x_t = witness.x_nat.double() / like(form.rho, witness.x_nat)
-    moved = move(x_t, form.to_F(witness.native.double(), x_t), t, t_next, F.sigma_d)
+    moved = ddim_step(x_t, form.to_F(witness.native.double(), x_t), t, t_next, F.sigma_d)
     return _relative(native(F.prediction, t_next, F.sigma_d).scale(moved), after.double())
 
 

@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 from torch import Tensor
 
 from scm_distill.builtin import classifier
-from scm_distill.evaluation.extractors import sha256_of
+from scm_distill.evaluation.features import sha256_of
 from scm_distill.evaluation.metrics import frechet, recall
 
 ROOT = Path(__file__).parents[2] / "scm_distill" / "builtin" / "digits"

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from typer.testing import CliRunner
 
+from scm_distill.cli.app import app
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-
-from scm_distill.cli.app import app
 
 
 def measured(name: str) -> dict[str, Any]:

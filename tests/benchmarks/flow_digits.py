@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
+from scm_distill.builtin import path
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import parts
-
-from scm_distill.builtin import path
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 STEPS, BATCH, DROPPED = 5000, 64, 0.1

@@ -24,6 +24,17 @@ from typing import Any
 
 import torch
 
+from scm_distill import config
+from scm_distill.autodiff.attention import backend
+from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
+from scm_distill.autodiff.dual import blocks
+from scm_distill.maths.clocks import FlowClock
+from scm_distill.models.ema import PowerEMA
+from scm_distill.models.network import Network
+from scm_distill.models.student import Student
+from scm_distill.objectives.scm import Objective
+from scm_distill.training.optimizer import build
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from counting import flops
@@ -31,16 +42,6 @@ from networks import Call, Made, networks
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-
-from scm_distill import config
-from scm_distill.maths.clocks import FlowClock
-from scm_distill.models.attention import backend
-from scm_distill.models.derivatives import Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
-from scm_distill.models.dual import blocks
-from scm_distill.models.ema import PowerEMA
-from scm_distill.models.student import Cond, Network, Student
-from scm_distill.objectives.scm import Objective
-from scm_distill.training.optimizer import build
 
 
 class Contiguous(TorchFunctionMode):

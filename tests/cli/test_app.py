@@ -147,7 +147,7 @@ def test_a_corrupt_teacher_leaves_nothing_and_json_errors_are_json(cli: Cli, rec
 def test_a_failed_run_leaves_its_neighbours_and_an_existing_folder_as_they_were(
     cli: Cli, recipe: Path, tmp_path: Path
 ) -> None:
-    from scm_distill.cli.folders import claimed
+    from scm_distill.artifacts.claim import claimed
 
     def fail() -> None:
         with claimed(tmp_path / "runs/a"):

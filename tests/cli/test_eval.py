@@ -18,7 +18,7 @@ from scm_distill.cli.app import app
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.inputs import as_tensor
 from scm_distill.evaluation.pretrained import open_clip_score
-from scm_distill.export import samplers
+from scm_distill.sampling import open
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -59,7 +59,7 @@ def test_the_table_is_what_the_samplers_and_the_metrics_say(made: Made, real: Pa
     assert [(row["who"], row["steps"], row["evaluations"]) for row in result["rows"]] == [
         ("student", 1, 1), ("student", 2, 2), ("teacher", 2, 2), ("teacher", 50, 50),
     ]  # fmt: skip
-    student, teacher = samplers.open_student(str(run)), samplers.open_teacher(str(run / "teacher"), {})
+    student, teacher = open.open_student(str(run)), open.open_teacher(str(run / "teacher"), {})
     ours, theirs = (
         torch.stack([as_tensor(x) for x in sampler.draw(range(5, 29), [None] * 24).samples])
         for sampler in (student, teacher)
@@ -115,10 +115,10 @@ def test_prompts_also_have_a_clip_score(made: Made, here: Path) -> None:
     real = here / "real"
     real.mkdir()
     for i in range(8):
-        samplers.open_student(str(made("sd15"))).draw([i], ["a bird"], 2).samples[0].save(real / f"{i}.png")
+        open.open_student(str(made("sd15"))).draw([i], ["a bird"], 2).samples[0].save(real / f"{i}.png")
     result = measured(made("sd15"), "--data", real, *common)
     assert result["clip"]["id"] == "clip"
-    drawn = samplers.open_student(str(made("sd15"))).draw(range(8), ["a cat", "a dog"] * 4, 2)
+    drawn = open.open_student(str(made("sd15"))).draw(range(8), ["a cat", "a dog"] * 4, 2)
     scores = open_clip_score("clip")(drawn.samples, ["a cat", "a dog"] * 4)
     assert result["rows"][0]["metrics"]["clip_score"] == pytest.approx(float(scores.double().mean()), abs=1e-3)
 

@@ -14,10 +14,10 @@ import zoo
 from typer.testing import CliRunner
 
 from scm_distill import config
-from scm_distill.cli import inspecting
 from scm_distill.cli.app import app
+from scm_distill.commands import inspect
 from scm_distill.errors import UserError
-from scm_distill.export.check import Checked
+from scm_distill.export.self_check import Checked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -120,7 +120,7 @@ def test_what_is_found_out(name: str, inspected: Inspect) -> None:
     ]  # fmt: skip
     assert facts["guidance"].startswith(guidance)
     assert facts["parameters"] == sum(
-        p.numel() for p in inspecting.teachers.load(facts["recipe"]["teacher"]["repo"]).net.parameters()
+        p.numel() for p in inspect.teachers.load(facts["recipe"]["teacher"]["repo"]).net.parameters()
     )
     assert facts["verified"]
     assert all(isinstance(error, float) and error < 1e-5 for error in facts["verified"].values())
@@ -151,7 +151,7 @@ def test_the_printed_recipe_can_be_trained_as_the_hint_says(name: str, inspected
 
 
 def test_the_export_may_be_left_out(inspected: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspecting.bundle, "save", lambda *_: pytest.fail("it exported"))
+    monkeypatch.setattr(inspect.bundle, "save", lambda *_: pytest.fail("it exported"))
     facts = json.loads(inspected("sd15", "--no-export-check", "--json").stdout)
     assert list(facts) == [key for key in [*FACTS, "recipe"] if key != "export"]
     assert facts["verdict"] == "can be distilled"
@@ -201,7 +201,7 @@ def test_a_failure_on_the_way_leaves_nothing(
     def fail(*_: Any) -> None:
         raise UserError("The planted one.", "None.", code=1)
 
-    monkeypatch.setattr(inspecting.bundle, "check", fail)
+    monkeypatch.setattr(inspect.bundle, "check", fail)
     done = run(folder("sd15"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "error: The planted one." in done.stderr
@@ -220,9 +220,9 @@ def test_the_verdict_follows_the_facts(
     fault: str, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "export":
-        monkeypatch.setattr(inspecting.bundle, "check", lambda *_: Checked(1.0, 1.0))
+        monkeypatch.setattr(inspect.bundle, "check", lambda *_: Checked(1.0, 1.0))
     else:
-        monkeypatch.setattr(inspecting, "_tangent", lambda *_: {"exact": False, "why": "planted"})
+        monkeypatch.setattr(inspect, "_tangent", lambda *_: {"exact": False, "why": "planted"})
     done = run(folder("sd15"), "--json")
     assert done.exit_code != 0 or json.loads(done.stdout)["verdict"] != "can be distilled"
 

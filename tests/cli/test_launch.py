@@ -15,8 +15,9 @@ from conftest import TeacherMaker
 from typer.testing import CliRunner
 
 from scm_distill import config
-from scm_distill.cli import launch, runs
+from scm_distill.cli import launch
 from scm_distill.cli.app import app
+from scm_distill.commands import train
 from scm_distill.errors import UserError
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -97,11 +98,11 @@ def test_a_mistake_is_refused_once_and_before_any_worker(case: str, no_worker: P
 def test_a_process_needs_a_gpu_of_its_own(no_worker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = config.read("digits", ["train.batch_size=24", "train.device=auto"])
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    runs.check(recipe, Path("run"), None, world=2)
+    train.check(recipe, Path("run"), None, world=2)
     with pytest.raises(UserError, match="3 processes need a GPU each, this machine shows 2"):
-        runs.check(recipe, Path("run"), None, world=3)
+        train.check(recipe, Path("run"), None, world=3)
     cpu = config.read("digits", ["train.batch_size=24", "train.device=cpu"])
-    runs.check(cpu, Path("run"), None, world=3)
+    train.check(cpu, Path("run"), None, world=3)
     assert not list(no_worker.iterdir())
 
 

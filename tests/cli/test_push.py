@@ -14,9 +14,9 @@ from conftest import TeacherMaker
 from hub import ADA, READER, Hub, student
 
 from scm_distill import config
-from scm_distill.cli import publishing
+from scm_distill.commands import push as push_command
 from scm_distill.errors import UserError
-from scm_distill.training.report import Silent
+from scm_distill.progress import Silent
 
 Recipe = Callable[..., str]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -163,9 +163,9 @@ def test_a_push_that_cannot_be_is_refused_before_training(
 def test_a_planned_push_that_fails_says_the_whole_command(hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("scm_distill.export.hub.get_token", lambda: None)
+    monkeypatch.setattr("scm_distill.publish.hub.get_token", lambda: None)
     planned = {"repo": "ada/student", "private": True, "revision": "dev", "license": "mit"}
     recipe = config.read("digits", [f"push.{name}={value}" for name, value in planned.items()])
     with pytest.raises(UserError) as caught:
-        publishing.publish(recipe, run, Silent())
+        push_command.publish(recipe, run, Silent())
     assert f"scm-distill push {run} ada/student --private --revision dev --license mit" in caught.value.fix

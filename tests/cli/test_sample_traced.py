@@ -248,7 +248,7 @@ def test_a_teacher_is_no_student(run: Run, here: Path) -> None:
 
 def test_a_changed_seed_is_seen_by_the_test_of_seeds(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A noise that depends on how many were drawn before."""
-    from scm_distill.export.makers import Pipeline
+    from scm_distill.sampling.backends import Pipeline
 
     original, drawn = Pipeline.one, []
 

@@ -17,7 +17,8 @@ from scm_distill.builtin import classifier
 from scm_distill.data import open_images
 from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
-from scm_distill.evaluation.extractors import Extractor, features, open_extractor
+from scm_distill.evaluation.extractors import open_extractor
+from scm_distill.evaluation.features import Extractor, features
 from scm_distill.evaluation.metrics import block_features
 from scm_distill.evaluation.pretrained import open_clip_score
 

@@ -8,14 +8,14 @@ from scm_distill.evaluation.metrics import (
     block_features,
     clip_score,
     diversity,
-    fewest,
     frechet,
     kid,
+    min_samples,
     mmd,
     precision,
     recall,
 )
-from scm_distill.evaluation.stock import seeded_noise
+from scm_distill.sampling.stock_loop import seeded_noise
 
 
 def draws(n: int = 400, d: int = 12, seed: int = 0) -> torch.Tensor:
@@ -59,7 +59,10 @@ def test_frechet_agrees_with_torchmetrics(n: int) -> None:
 
 
 def test_fewest_is_where_the_covariance_has_full_rank() -> None:
-    assert [int(torch.linalg.matrix_rank(torch.cov(draws(n).mT))) for n in (fewest(12) - 1, fewest(12))] == [11, 12]
+    assert [int(torch.linalg.matrix_rank(torch.cov(draws(n).mT))) for n in (min_samples(12) - 1, min_samples(12))] == [
+        11,
+        12,
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")

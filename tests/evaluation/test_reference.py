@@ -16,7 +16,8 @@ from PIL import Image
 from scm_distill.errors import UserError
 from scm_distill.evaluation import cache
 from scm_distill.evaluation.cache import gathered, reference_features, share
-from scm_distill.evaluation.extractors import Extractor, open_extractor
+from scm_distill.evaluation.extractors import open_extractor
+from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.reference import open_reference
 
 DIGITS = "builtin:digits/data.npz"

@@ -16,12 +16,13 @@ from safetensors import safe_open
 
 from scm_distill import config
 from scm_distill.errors import UserError
-from scm_distill.evaluation.stock import seeded_noise
-from scm_distill.export import bundle, student
-from scm_distill.training import loop
-from scm_distill.training.report import Silent
+from scm_distill.export import bundle
+from scm_distill.progress import Silent
+from scm_distill.sampling import pixel_student
+from scm_distill.sampling.stock_loop import seeded_noise
+from scm_distill.training import run
 
-Exporter = Callable[..., tuple[loop.Trained, bundle.Exported]]
+Exporter = Callable[..., tuple[run.Trained, bundle.Exported]]
 
 BLOCK = """
 import sys
@@ -41,7 +42,7 @@ def export(
     image_folder: Path,
 ) -> Exporter:
     @functools.cache
-    def go(*overrides: str, **teacher: object) -> tuple[loop.Trained, bundle.Exported]:
+    def go(*overrides: str, **teacher: object) -> tuple[run.Trained, bundle.Exported]:
         tmp_path = tmp_path_factory.mktemp("export")
         path, out = tmp_path / "recipe.yaml", tmp_path / "run"
         data = image_folder if "classes" in teacher else "builtin:digits/data.npz"
@@ -50,7 +51,7 @@ def export(
             (out / part).mkdir(parents=True, exist_ok=True)
         recipe = config.read(str(path), overrides)
         (out / "config.yaml").write_text(config.dump(recipe))
-        trained = loop.Training(recipe, out, None, Silent()).train()
+        trained = run.Training(recipe, out, None, Silent()).train()
         return trained, bundle.write(trained, out / "export", Silent())
 
     return go
@@ -74,9 +75,9 @@ def card_snippet(folder: Path) -> str:
 @torch.no_grad()
 def ours(folder: Path, cond: dict[str, torch.Tensor]) -> torch.Tensor:
     """x_0 of seeds 0 to 3 by our own two steps."""
-    read = student.load(str(folder))
+    read = pixel_student.load(str(folder))
     eps = seeded_noise(range(4), read.pipeline.sample_shape, 2)
-    return student.as_stock_does(read.network, eps, read.times(2), cond)
+    return pixel_student.as_stock_does(read.network, eps, read.times(2), cond)
 
 
 def test_the_cards_snippets_give_our_samples(export: Exporter) -> None:
@@ -108,7 +109,7 @@ def test_the_cards_snippets_give_our_samples(export: Exporter) -> None:
 def test_the_sampler_is_the_trained_student_at_the_chosen_times(export: Exporter) -> None:
     """Re-clocking and folding lose nothing: the export's two steps are the EMA student's own."""
     trained, exported = export()
-    read = student.load(str(exported.folder))
+    read = pixel_student.load(str(exported.folder))
     assert read.times(2) == pytest.approx((exported.t_max, exported.t_mid), abs=1e-5)
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([exported.t_mid, exported.t_max], dtype=torch.float64)
@@ -134,11 +135,11 @@ def test_an_export_says_what_it_is(export: Exporter) -> None:
 
 def test_more_and_fewer_steps_work_and_too_many_are_refused(export: Exporter) -> None:
     _, exported = export()
-    read = student.load(str(exported.folder))
+    read = pixel_student.load(str(exported.folder))
     for steps in (1, 3, 8):
         assert len(read.times(steps)) == steps
         eps = seeded_noise([0], read.pipeline.sample_shape, steps)
-        assert student.as_stock_does(read.network, eps, read.times(steps), {}).isfinite().all()
+        assert pixel_student.as_stock_does(read.network, eps, read.times(steps), {}).isfinite().all()
     with pytest.raises(UserError, match="1 to 8 steps"):
         read.times(9)
 
@@ -164,7 +165,7 @@ def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
 
 def test_what_is_no_student_is_refused(make_teacher: TeacherMaker, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no few-step student"):
-        student.load(str(make_teacher()))
+        pixel_student.load(str(make_teacher()))
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(UserError, match="no export yet"):
-        student.load(str(tmp_path))
+        pixel_student.load(str(tmp_path))

@@ -9,8 +9,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, LCMSchedul
 
 from scm_distill.export import schedulers
 from scm_distill.export.schedulers import Grid
-from scm_distill.maths.clocks import EDMClock, FlowClock
-from scm_distill.maths.schedules import DiscreteSchedule, flow_time, flow_to_t
+from scm_distill.maths.clocks import DiscreteSchedule, EDMClock, FlowClock, flow_time, flow_to_t
 
 SIGMAS = (0.5, 1.0, 1.7)
 T_MIDS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)

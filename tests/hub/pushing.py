@@ -6,10 +6,10 @@ import pytest
 
 from hub.server import Hub
 from hub.store import ADA, BOB, READER, User
+from scm_distill.artifacts.layout import locate_student
 from scm_distill.errors import UserError
-from scm_distill.export.hub import Client, Pushed
-from scm_distill.export.staging import locate
-from scm_distill.training.report import Silent
+from scm_distill.progress import Silent
+from scm_distill.publish.hub import Client, Pushed
 
 
 class Said(Silent):
@@ -25,7 +25,9 @@ class Said(Silent):
 
 def push(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> Pushed:
     """Push `run`."""
-    return Client(hub.url, user.token).push(locate(str(run)), repo, report=options.pop("report", Silent()), **options)
+    return Client(hub.url, user.token).push(
+        locate_student(str(run)), repo, report=options.pop("report", Silent()), **options
+    )
 
 
 def refusal(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> UserError:

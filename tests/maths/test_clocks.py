@@ -7,8 +7,7 @@ import pytest
 import torch
 from analytic import LINEAR
 
-from scm_distill.maths.clocks import Clock, EDMClock, FlowClock, spaced
-from scm_distill.maths.schedules import DiscreteSchedule, flow_time
+from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock, flow_time, spaced
 
 SIGMAS = (0.5, 1.0, 1.7)
 SLOPES = ((1000.0, 0.0), (1.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (870.3, 12.5))

@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from scm_distill.maths.schedules import (
-    DiscreteSchedule,
-    MonotoneCubic,
-    Prediction,
-    alphas_cumprod_of,
-    edm_noise,
-    edm_to_t,
-    flow_time,
-    flow_to_t,
-    native,
-)
+from scm_distill.maths.clocks import DiscreteSchedule, alphas_cumprod_of, edm_noise, edm_to_t, flow_time, flow_to_t
+from scm_distill.maths.interpolation import MonotoneCubic
+from scm_distill.maths.schedules import Prediction, native
 
 SIGMAS = (0.5, 1.0, 1.7)
 VP = ("epsilon", "v_prediction", "sample")

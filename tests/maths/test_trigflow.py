@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scm_distill.maths.trigflow import denoise, diffuse, move, pair_velocity, sample_t
+from scm_distill.maths.trigflow import ddim_step, denoise, diffuse, pair_velocity, sample_t
 
 times = st.floats(0.0, math.pi / 2)
 
@@ -38,7 +38,7 @@ def test_moving_along_one_pair_lands_on_its_x_t(s: float, t: float) -> None:
     x_0, z = batch(2, 3), batch(2, 3, seed=1)
     a, b = (torch.full((2,), time, dtype=torch.float64) for time in (s, t))
     F = pair_velocity(x_0, z, a) / 0.5
-    assert torch.allclose(move(diffuse(x_0, z, a), F, a, b, 0.5), diffuse(x_0, z, b), atol=1e-12)
+    assert torch.allclose(ddim_step(diffuse(x_0, z, a), F, a, b, 0.5), diffuse(x_0, z, b), atol=1e-12)
 
 
 def test_x_t_keeps_the_standard_deviation_sigma_d() -> None:

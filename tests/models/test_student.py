@@ -4,10 +4,11 @@ import pytest
 import torch
 from conftest import tiny_net
 
-from scm_distill.maths.schedules import DiscreteSchedule
-from scm_distill.models import adapt
-from scm_distill.models.forward_ad import jvp
-from scm_distill.models.student import Network, Student
+from scm_distill.autodiff.forward_ad import jvp
+from scm_distill.maths.clocks import DiscreteSchedule
+from scm_distill.models import low_pass
+from scm_distill.models.network import Network
+from scm_distill.models.student import Student
 
 BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
@@ -16,8 +17,8 @@ def test_F_and_its_tangent_in_bf16_stay_close_because_time_is_float32() -> None:
     net = tiny_net()
     x, dx = (torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     t = torch.linspace(0.2, 1.5, 8).double()
-    adapt.prepare(Network(net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0), x, t, {})
-    adapt.set_width(net, 20.0)
+    low_pass.prepare(Network(net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0), x, t, {})
+    low_pass.set_width(net, 20.0)
     found = {}
     for dtype in (None, torch.bfloat16):
         F = Network(net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0, dtype)

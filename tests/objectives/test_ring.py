@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill import config
+from scm_distill.autodiff.derivatives import OnePass
 from scm_distill.maths.trigflow import sample_t
-from scm_distill.models.derivatives import OnePass
 from scm_distill.models.ema import PowerEMA
 from scm_distill.objectives.scm import Objective
 from scm_distill.training import optimizer

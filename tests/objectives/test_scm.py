@@ -10,9 +10,9 @@ import pytest
 import torch
 from analytic import LINEAR, as_F, ode_endpoint, posterior_mean, through_native
 
+from scm_distill.autodiff import derivatives, rules
 from scm_distill.maths import schedules, tangent, trigflow
 from scm_distill.maths.schedules import Prediction
-from scm_distill.models import derivatives, forward_ad
 from scm_distill.objectives import scm
 
 B = 64
@@ -193,4 +193,4 @@ def test_central_difference_agrees_with_the_exact_derivative() -> None:
     _, exact = derivatives.tangent_pass(F, x_t / 0.5, t, {}, v)
     _, numeric = derivatives.Difference(1e-3)(F, x_t / 0.5, t, {}, v)
     assert torch.allclose(exact, numeric, atol=1e-5)
-    assert forward_ad.RULES  # the mode was in force
+    assert rules.RULES  # the mode was in force

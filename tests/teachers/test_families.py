@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
-from scm_distill.models.forward_ad import jvp
+from scm_distill.autodiff.forward_ad import jvp
 from scm_distill.teachers import families
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family, stable_diffusion, wan

@@ -10,9 +10,10 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, FlowMatchEuler
 
 from scm_distill import teachers
 from scm_distill.errors import UserError
-from scm_distill.maths.schedules import DiscreteSchedule, native
-from scm_distill.maths.trigflow import move
-from scm_distill.models.student import Network
+from scm_distill.maths.clocks import DiscreteSchedule
+from scm_distill.maths.schedules import native
+from scm_distill.maths.trigflow import ddim_step
+from scm_distill.models.network import Network
 
 
 @pytest.mark.parametrize("sigma_d", [0.5, 1.0])
@@ -28,7 +29,7 @@ def test_a_step_along_F_is_the_stock_ddim_step(prediction: str, sigma_d: float, 
             expected = ddim.step(teacher.net(x_nat, k).sample, k, x_nat).prev_sample
             s, t = (F.clock.phi[i].repeat(2) for i in (k, to))
             x_t = x_nat / native("v_prediction", s, sigma_d).rho.float()[:, None, None, None]
-            moved = move(x_t, F(x_t / sigma_d, s, {}), s, t, sigma_d).float()
+            moved = ddim_step(x_t, F(x_t / sigma_d, s, {}), s, t, sigma_d).float()
         got = native("v_prediction", t, sigma_d).scale(moved)
         assert torch.allclose(got, expected, atol=1e-4), k
 

@@ -9,14 +9,15 @@ import torch
 from conftest import tiny_net
 
 from scm_distill import config
+from scm_distill.autodiff.derivatives import Derivative, Difference, OnePass, TwoPasses
 from scm_distill.errors import UserError
-from scm_distill.maths.schedules import DiscreteSchedule
-from scm_distill.models import adapt
-from scm_distill.models.derivatives import Derivative, Difference, OnePass, TwoPasses
-from scm_distill.models.student import Network, Student
+from scm_distill.maths.clocks import DiscreteSchedule
+from scm_distill.models import low_pass
+from scm_distill.models.network import Network
+from scm_distill.models.student import Student
+from scm_distill.progress import Silent
 from scm_distill.training import derivative
 from scm_distill.training.derivative import Trial, choose
-from scm_distill.training.report import Silent
 
 BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 WIDTH = 20.0
@@ -38,8 +39,8 @@ def trial(net: torch.nn.Module | None = None, dtype: torch.dtype | None = None, 
     t = torch.linspace(0.3, 1.4, 4).double()
     network = Network(tiny_net() if net is None else net, DiscreteSchedule(BAR, 1.0), "v_prediction", 1.0)
     if net is None:
-        adapt.prepare(network, x, t, {})
-        adapt.set_width(network.net, width)
+        low_pass.prepare(network, x, t, {})
+        low_pass.set_width(network.net, width)
     network.autocast = dtype
     student = Student(network, adaptive=True)
     return Trial(student, student, x, t, {}, v)
@@ -187,9 +188,9 @@ def test_what_autocast_costs_one_pass_is_no_reason_against_it(recipe: Any) -> No
 
 def test_gradients_of_other_parameters_are_apart() -> None:
     a = [torch.ones(2), torch.ones(3)]
-    assert derivative._apart(a, a) == 0
-    assert derivative._apart([torch.ones(2), 2 * torch.ones(3)], a) == pytest.approx(0.6**0.5)
-    assert derivative._apart(a, a[:1]) != derivative._apart(a, a[:1])
+    assert derivative._relative_difference(a, a) == 0
+    assert derivative._relative_difference([torch.ones(2), 2 * torch.ones(3)], a) == pytest.approx(0.6**0.5)
+    assert derivative._relative_difference(a, a[:1]) != derivative._relative_difference(a, a[:1])
 
 
 def test_a_backward_that_fails_on_trial_leaves_no_gradient(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ from conftest import TeacherMaker, tiny_net
 from safetensors.torch import load_file
 
 from scm_distill import config, teachers
+from scm_distill.autodiff.derivatives import OnePass, TwoPasses
+from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
-from scm_distill.models import adapt, lora
-from scm_distill.models.derivatives import OnePass, TwoPasses
-from scm_distill.models.dual import blocks
-from scm_distill.training import build, checkpoint, derivative, loop
-from scm_distill.training.report import Silent
+from scm_distill.models import lora, low_pass
+from scm_distill.progress import Silent
+from scm_distill.training import checkpoint, derivative, networks, run
 
-Start = Callable[..., loop.Training]
+Start = Callable[..., run.Training]
 LAYERS = "lora.targets=[to_q, to_k, to_v, to_out.0, conv1, conv2, conv_out, time_emb_proj]"
 
 
@@ -28,7 +28,7 @@ LAYERS = "lora.targets=[to_q, to_k, to_v, to_out.0, conv1, conv2, conv_out, time
 def start(tmp_path_factory: pytest.TempPathFactory, make_teacher: TeacherMaker, recipe_of: Callable[..., str]) -> Start:
     teacher, folder = make_teacher(), tmp_path_factory.mktemp("adapters")
 
-    def go(name: str, *overrides: str, resume: str | None = None) -> loop.Training:
+    def go(name: str, *overrides: str, resume: str | None = None) -> run.Training:
         path, out = folder / "recipe.yaml", folder / name
         path.write_text(recipe_of(teacher))
         for part in ("samples", "checkpoints"):
@@ -43,13 +43,13 @@ def start(tmp_path_factory: pytest.TempPathFactory, make_teacher: TeacherMaker, 
             "optimizer.warmup_steps=0",
         )
         recipe = config.read(str(path), (*settings, *overrides))
-        return loop.Training(recipe, out, checkpoint.find(resume, out) if resume else None, Silent())
+        return run.Training(recipe, out, checkpoint.find(resume, out) if resume else None, Silent())
 
     return go
 
 
 @pytest.fixture(scope="module")
-def begun(start: Start) -> loop.Training:
+def begun(start: Start) -> run.Training:
     """At step 0; to look at only."""
     return start("begun")
 
@@ -58,7 +58,7 @@ def losses(out: Path) -> list[Any]:
     return [x for x in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "loss" in x]
 
 
-def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: loop.Training) -> None:
+def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: run.Training) -> None:
     x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4, 1.3]).double()
     assert begun.network.prediction == "epsilon"  # an adapter keeps it
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: loop.Tr
 
 
 @pytest.mark.parametrize("memory", ["fast", "lean"])
-def test_one_pass_gives_the_gradient_of_two(begun: loop.Training, memory: Any) -> None:
+def test_one_pass_gives_the_gradient_of_two(begun: run.Training, memory: Any) -> None:
     student, g = copy.deepcopy(begun.whole.student), torch.Generator().manual_seed(0)
     for _, layer in lora.adapters(student.network.net):
         torch.nn.init.normal_(layer.lora_B[lora.NAME].weight, std=0.1, generator=g)
@@ -85,7 +85,7 @@ def test_one_pass_gives_the_gradient_of_two(begun: loop.Training, memory: Any) -
     assert sum(float(gradient.norm()) for gradient in one[2]) > 0.1
 
 
-def test_the_plan_counts_what_is_trained(begun: loop.Training) -> None:
+def test_the_plan_counts_what_is_trained(begun: run.Training) -> None:
     step = begun.planner.estimate(begun.recipe, begun.memory).phases["optimizer step"]
     trained = sum(p.nbytes for p in begun.network.parameters() if p.requires_grad)
     assert (step["gradients"], step["optimizer"]) == (trained, 2 * trained)
@@ -126,7 +126,7 @@ def test_only_the_adapter_moves_and_is_saved_and_resumes_bit_for_bit(start: Star
     with pytest.raises(UserError, match="was made with lora="):
         start("run", "lora.rank=4", resume="auto")
 
-    merged = adapt.fold(resumed.student.net)
+    merged = low_pass.fold(resumed.student.net)
     lora.merge(merged)
     x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400.0, 800.0])
     stock = tiny_net()
@@ -140,7 +140,7 @@ def test_a_layer_behind_the_low_pass_is_never_adapted() -> None:
     net = tiny_net()
     assert "time_embedding.linear_1" in lora.chosen(net, "all-linear")
     layer: Any = net.time_embedding.linear_1
-    layer.__class__ = adapt.Filtered
+    layer.__class__ = low_pass.Filtered
     assert "time_embedding.linear_1" not in lora.chosen(net, "all-linear")
     assert "time_embedding.linear_2" in lora.chosen(net, "all-linear")
 
@@ -162,4 +162,4 @@ def test_an_adapter_has_no_layer_that_is_told_the_guidance_scale(fresh: Any) -> 
     content = {"teacher": {"repo": "none"}, "data": {"source": "none"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = config.parse(content, ["lora.rank=2", "guidance.scale=[2, 8]"])
     with pytest.raises(UserError, match="a range of guidance scales by a layer of its own"):
-        build.assemble(recipe, fresh("sd15"))
+        networks.assemble(recipe, fresh("sd15"))

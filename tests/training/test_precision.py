@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from scm_distill.models import adapt
-from scm_distill.models.forward_ad import jvp
-from scm_distill.models.student import Network
+from scm_distill.autodiff.forward_ad import jvp
+from scm_distill.models import low_pass
+from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -26,7 +26,7 @@ def test_the_tangent_in_bf16_is_close_without_any_low_pass(
     cond = {path: value.expand(N, *value.shape[1:]).contiguous() for path, value in one.items()}
     x, dx = (torch.randn(N, *teacher.sample_shape, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     t = torch.linspace(0.2, 1.5, N).double()
-    assert adapt.prepare(F, x, t, cond)
+    assert low_pass.prepare(F, x, t, cond)
 
     def tangent(autocast: torch.dtype | None) -> torch.Tensor:
         F.autocast = autocast
@@ -34,5 +34,5 @@ def test_the_tangent_in_bf16_is_close_without_any_low_pass(
 
     exact, before = tangent(None), tangent(torch.bfloat16)
     assert ((before - exact).norm() > 0.2 * exact.norm()) == rounds
-    assert adapt.exact_time(F, x, t, cond, torch.bfloat16) < adapt.ROUNDED
+    assert low_pass.exact_time(F, x, t, cond, torch.bfloat16) < low_pass.ROUNDED
     assert (tangent(torch.bfloat16) - exact).norm() < 0.02 * exact.norm()

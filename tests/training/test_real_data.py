@@ -22,10 +22,11 @@ from scm_distill import config
 from scm_distill.cli.app import app
 from scm_distill.data import media
 from scm_distill.errors import UserError
+from scm_distill.progress import Silent
 from scm_distill.teachers import load
 from scm_distill.teachers.latents import LatentMap, latent_map
-from scm_distill.training import build, dataset, derivative
-from scm_distill.training.report import Silent
+from scm_distill.training import derivative, networks, source
+from scm_distill.training import latents as latent_files
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -158,7 +159,7 @@ def test_a_run_on_files(name: str, recipe: Make, teacher: Make, tmp_path: Path) 
     summary = train(recipe(name), tmp_path / "run")
     assert summary["steps"] == 3
     assert summary["stock_difference"] < 1e-4
-    latents = load_file(tmp_path / "run" / dataset.FILE)
+    latents = load_file(tmp_path / "run" / latent_files.FILE)
     assert latents["x_0"].shape == (4, *SAMPLE[name])
     assert latents["x_0"].isfinite().all()
     ids = {"dit": [0, 1, 1, 2]}.get(name, [1, 2, 1, 0])
@@ -197,7 +198,7 @@ def test_the_stock_call_decodes_a_latent_as_its_vae_does(name: str, teacher: Mak
 def test_a_resumed_run_takes_its_latents_from_the_disk(recipe: Make, tmp_path: Path) -> None:
     path = recipe("dit")
     train(path, tmp_path / "run")
-    latents = tmp_path / "run" / dataset.FILE
+    latents = tmp_path / "run" / latent_files.FILE
     before = (latents.stat().st_mtime_ns, latents.read_bytes())
     summary = train(path, tmp_path / "run", "--resume", "auto", "-s", "train.steps=4")
     assert summary["steps"] == 4
@@ -211,7 +212,7 @@ def test_what_was_drawn_outlives_a_run_that_does_not_start(
     with monkeypatch.context() as broken:
         broken.setattr(derivative, "choose", lambda *_: (_ for _ in ()).throw(UserError("no tangent.")))
         assert CliRunner().invoke(app, ["train", str(path), "-o", str(out)]).exit_code == 2
-    latents = out / dataset.FILE
+    latents = out / latent_files.FILE
     before = latents.stat().st_mtime_ns
     train(path, out)
     assert latents.stat().st_mtime_ns == before
@@ -221,8 +222,8 @@ def prepare(recipe: Path, out: Path, *overrides: str) -> dict[str, torch.Tensor]
     """The latents of a run that has not begun yet."""
     settings = config.read(str(recipe), overrides)
     out.mkdir(exist_ok=True)
-    dataset.prepare(settings, build.open_parts(settings), out, Accelerator(cpu=True), Silent())
-    return load_file(out / dataset.FILE)
+    latent_files.prepare(settings, networks.open_parts(settings), out, Accelerator(cpu=True), Silent())
+    return load_file(out / latent_files.FILE)
 
 
 def test_data_of_other_settings_is_made_anew(recipe: Make, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_dropped_conditions_train(recipe: Make, tmp_path: Path) -> None:
 
 def test_about_half_of_the_conditions_are_dropped(teacher: Make, tmp_path: Path) -> None:
     from scm_distill import teachers
-    from scm_distill.training.given import Given
+    from scm_distill.training.conditioning import Conditioning
 
     sd15 = load(str(teacher("sd15")))
     conditions = teachers.record(
@@ -323,7 +324,7 @@ def test_about_half_of_the_conditions_are_dropped(teacher: Make, tmp_path: Path)
         }
     ).guidance  # fmt: skip
     chance = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
-    cond = Given(sd15, conditions, settings)(torch.zeros(64, dtype=torch.long), chance)
+    cond = Conditioning(sd15, conditions, settings)(torch.zeros(64, dtype=torch.long), chance)
     name = "encoder_hidden_states"
     dropped = (cond[name] == cond[f"u/{name}"]).flatten(1).all(1)
     assert torch.equal(dropped, chance[:, 1] < 0.5)
@@ -416,7 +417,7 @@ def test_an_encoder_that_does_not_fit_its_decoder_is_one_error(recipe: Make, tmp
     refused("wan", ["teacher.call.num_frames=3"], "decodes from (1, 4, 2, 8, 8)", path, tmp_path / "run")
 
 
-def origin(name: str, kind: str, teacher: Make, folder: Path) -> dataset.Origin:
+def origin(name: str, kind: str, teacher: Make, folder: Path) -> source.DataSource:
     """What a run of this family would train on, given files of the kind that another one makes."""
     write(kind, folder)
     settings = config.parse(
@@ -425,7 +426,7 @@ def origin(name: str, kind: str, teacher: Make, folder: Path) -> dataset.Origin:
             "train": {"steps": 1, "batch_size": 1},
         }
     )  # fmt: skip
-    return dataset.origin(settings, build.load_teacher(settings))
+    return source.origin(settings, networks.load_teacher(settings))
 
 
 def test_an_image_teacher_with_the_vae_of_a_video_one_takes_images(teacher: Make, tmp_path: Path) -> None:

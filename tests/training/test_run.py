@@ -13,12 +13,13 @@ from conftest import TeacherMaker
 from safetensors.torch import load_file
 
 from scm_distill import config
+from scm_distill.autodiff import dual
 from scm_distill.errors import UserError
-from scm_distill.models import dual
-from scm_distill.training import checkpoint, loop, signals
-from scm_distill.training.report import Silent
+from scm_distill.progress import Silent
+from scm_distill.training import checkpoint, signals
+from scm_distill.training import run as training_run
 
-Run = Callable[..., tuple[loop.Trained, Path]]
+Run = Callable[..., tuple[training_run.Trained, Path]]
 
 
 class Listener(Silent):
@@ -50,7 +51,7 @@ def run(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str
         listener: Listener | None = None,
         data: Path | str = "builtin:digits/data.npz",
         **teacher: Any,
-    ) -> tuple[loop.Trained, Path]:
+    ) -> tuple[training_run.Trained, Path]:
         folder = teachers.setdefault(str(teacher), make_teacher(**teacher))
         path = tmp_path / "recipe.yaml"
         path.write_text(recipe_of(folder, data))
@@ -58,7 +59,7 @@ def run(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         start = checkpoint.find(resume, out) if resume else None
-        return loop.Training(config.read(str(path), overrides), out, start, listener or Silent()).train(), out
+        return training_run.Training(config.read(str(path), overrides), out, start, listener or Silent()).train(), out
 
     return go
 

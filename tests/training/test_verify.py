@@ -12,15 +12,14 @@ from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
 from scm_distill import config
+from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
-from scm_distill.maths.clocks import Clock, EDMClock, FlowClock
-from scm_distill.maths.guidance import Rule
-from scm_distill.maths.schedules import DiscreteSchedule
-from scm_distill.models.student import Cond, Network
-from scm_distill.teachers import Teacher, load
-from scm_distill.teachers import schedule as schedules
+from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock
+from scm_distill.maths.guidance import GuidanceRule
+from scm_distill.models.network import Network
+from scm_distill.teachers import Teacher, load, scheduler
 from scm_distill.teachers.convention import Convention
-from scm_distill.training import build
+from scm_distill.training import networks
 from scm_distill.training.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -86,16 +85,16 @@ def test_a_clock_one_percent_off(teacher_of: TeacherOf) -> None:
 def test_a_time_map_that_was_read_wrongly(
     name: str, kind: str, clock: Callable[[float], Clock], fresh: TeacherOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = getattr(schedules, kind)
-    monkeypatch.setattr(schedules, kind, lambda *known: replace(right(*known), clock=clock))
+    right = getattr(scheduler, kind)
+    monkeypatch.setattr(scheduler, kind, lambda *known: replace(right(*known), clock=clock))
     complaint(fresh(name))
 
 
 def test_a_discrete_schedule_that_was_read_wrongly(fresh: TeacherOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = schedules.discrete
+    right = scheduler.discrete
     shorter = lambda bar, d: DiscreteSchedule(bar**0.9, d)  # noqa: E731
     monkeypatch.setattr(
-        schedules, "discrete", lambda s: replace(right(s), clock=lambda d: shorter(right(s).alphas_cumprod, d))
+        scheduler, "discrete", lambda s: replace(right(s), clock=lambda d: shorter(right(s).alphas_cumprod, d))
     )
     assert complaint(fresh("sd15")) == "x_0 of the stock scheduler"
 
@@ -176,20 +175,20 @@ def test_appended_channels_that_are_left_away(teacher_of: TeacherOf) -> None:
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("sd15", Rule(offset=1)),
-        ("sd15", Rule(renormalize=True)),
-        ("zimage", Rule()),
-        ("qwenimage", Rule()),
-        ("qwenimage", Rule(offset=1, renormalize=True)),
+        ("sd15", GuidanceRule(offset=1)),
+        ("sd15", GuidanceRule(renormalize=True)),
+        ("zimage", GuidanceRule()),
+        ("qwenimage", GuidanceRule()),
+        ("qwenimage", GuidanceRule(offset=1, renormalize=True)),
     ],
     ids=str,
 )
-def test_a_wrong_rule_of_guidance(name: str, rule: Rule, teacher_of: TeacherOf) -> None:
+def test_a_wrong_rule_of_guidance(name: str, rule: GuidanceRule, teacher_of: TeacherOf) -> None:
     assert complaint(teacher_of(name), rule=rule) == "guided velocity"
 
 
 def test_halves_of_guidance_in_the_wrong_order(teacher_of: TeacherOf) -> None:
-    class Swapped(Rule):
+    class Swapped(GuidanceRule):
         def __call__(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
             return super().__call__(u, c, w)
 
@@ -213,7 +212,7 @@ def test_a_run_is_refused_before_it_starts(
 ) -> None:
     teacher = fresh("sd15")
     recipe = config.parse(yaml.safe_load(recipe_of("anything", "teacher")), ["guidance.scale=3"])
-    assert max(build.assemble(recipe, teacher).verified.values()) < 1e-5
+    assert max(networks.assemble(recipe, teacher).verified.values()) < 1e-5
     wrong = replace(teacher, convention=replace(teacher.convention, sign=-1.0))
     with pytest.raises(UserError, match="was not understood: the plain velocity differs"):
-        build.assemble(recipe, wrong)
+        networks.assemble(recipe, wrong)

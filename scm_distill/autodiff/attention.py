@@ -1,0 +1,225 @@
+"""Attention that has a forward derivative, in memory that grows with N, not with N M.
+
+With S = scale Q K^T + mask and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
+O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU a Triton kernel makes them
+(`flash.py`); elsewhere rows are taken in chunks, in plain PyTorch. Where a reverse graph is wanted, a GPU keeps
+PyTorch's fused attention with its own backward and the kernel adds the tangent; elsewhere the
+backward is PyTorch's for the CPU, or chunked too.
+
+q (B, H, N, D), k (B, H, M, D), v (B, H, M, E); any leading dimensions; a tangent that is None is zero.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad as fwAD
+
+from scm_distill.autodiff import flash
+
+CHUNK = 2**20  # entries of S at a time; on a GPU, which wants larger products, 16 times as many
+
+
+def _tf32() -> bool:
+    return bool(torch.backends.cuda.matmul.allow_tf32)
+
+
+def backend(q: Tensor) -> str:
+    """What computes the tangent of attention on queries like `q`."""
+    return "by the Triton kernel" if flash.available(q, tf32=_tf32()) else "exact in chunks"
+
+
+def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of samples and of query rows whose scores have about CHUNK entries."""
+    B, H, N, M = *q.shape[:-1], k.shape[-2]
+    entries = 16 * CHUNK if q.is_cuda else CHUNK
+    samples = max(1, min(B, entries // (H * M * min(N, 64))))
+    rows = max(1, entries // (samples * H * M))
+    for b in range(0, B, samples):
+        for n in range(0, N, rows):
+            yield slice(b, b + samples), slice(n, min(n + rows, N))
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: bool, scale: float) -> Tensor:
+    """S of the queries `rows`, float32 or wider. `q` holds those rows alone, `mask` all."""
+    S = scale * q @ k.mT
+    if causal:
+        row = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
+        S = S.masked_fill(row < torch.arange(k.shape[-2], device=q.device), float("-inf"))
+    if mask is not None:
+        part = mask if mask.shape[-2] == 1 else mask[..., rows, :]
+        S = S.masked_fill(~part, float("-inf")) if part.dtype == torch.bool else S + part.to(S.dtype)
+    return S
+
+
+def _probabilities(S: Tensor) -> tuple[Tensor, Tensor]:
+    """P, zero in rows that see no key as PyTorch has it, and the largest score of every row."""
+    highest = S.amax(-1)
+    return S.softmax(-1).masked_fill_((highest == float("-inf"))[..., None], 0.0), highest
+
+
+def _of(x: Tensor | None, samples: slice) -> Tensor | None:
+    """The samples of a mask or a tangent that may be broadcast, or absent."""
+    return x if x is None or x.shape[0] == 1 else x[samples]
+
+
+def with_tangent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    o: Tensor | None = None,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    lse: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """O and dO, exact, in the type of q; O is taken as it is where it is given. All (B, H, ...), `mask` broadcast.
+
+    `lse` (B, H, N), where given, gets the logarithm of the sum of exp(S) of every row.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device) if o is None else o
+    dout = torch.empty_like(out)
+    for b, n in _parts(q, k):
+        Q, K, V = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide)
+        S = _scores(Q, K, _of(mask, b), n, causal=causal, scale=scale)
+        P, highest = _probabilities(S)
+        if lse is not None:
+            lse[b, :, n] = torch.where(highest.isinf(), 0.0, highest - P.amax(-1).log())
+        if o is None:
+            O = P @ V  # noqa: E741 - the paper's name
+            out[b, :, n] = O.to(out.dtype)
+        else:
+            O = o[b, :, n].to(wide)  # noqa: E741
+        dO: Tensor | None = None if dv is None else P @ dv[b].to(wide)
+        dS = None if dq is None else dq[b, :, n].to(wide) @ K.mT
+        if dk is not None:
+            second = Q @ dk[b].to(wide).mT
+            dS = second if dS is None else dS.add_(second)
+        if dS is not None:
+            H = dS.mul_(P).mul_(scale)
+            moved = H @ V - H.sum(-1, keepdim=True) * O
+            dO = moved if dO is None else dO.add_(moved)
+        assert dO is not None
+        dout[b, :, n] = dO.to(out.dtype)
+    return out, dout
+
+
+class Chunked(torch.autograd.Function):
+    """O with a backward in memory that grows with N, and dO, which has none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+        mask: Tensor | None,
+        causal: bool,  # noqa: FBT001 - autograd takes no keywords
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))  # the kernel below looks at no stride
+        fused = q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[-1] == v.shape[-1]
+        lse = q.new_empty(q.shape[:-1]) if fused else None
+        o, do = with_tangent(q, k, v, *tangents, mask=mask, causal=causal, scale=scale, lse=lse)
+        ctx.mark_non_differentiable(do)
+        ctx.save_for_backward(q, k, v, o, mask, lse)
+        ctx.causal, ctx.scale = causal, scale
+        return o, do
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, o, mask, lse = ctx.saved_tensors
+        if lse is not None:  # PyTorch's own backward for the CPU, of all that the forward would have saved
+            if mask is not None and mask.dtype == torch.bool:
+                mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                g, q, k, v, o, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale
+            )
+            return *grads, None, None, None, None
+        wide = torch.promote_types(q.dtype, torch.float32)
+        gq = torch.empty_like(q)
+        gk, gv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
+        for b, n in _parts(q, k):
+            Q, K, V, G = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide), g[b, :, n].to(wide)
+            P, _ = _probabilities(_scores(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale))
+            gv[b] += P.mT @ G
+            inner = (G * o[b, :, n].to(wide)).sum(-1, keepdim=True)
+            gS = (G @ V.mT).sub_(inner).mul_(P).mul_(ctx.scale)
+            gq[b, :, n] = (gS @ K).to(gq.dtype)
+            gk[b] += gS.mT @ Q
+        return gq, gk.to(k.dtype), gv.to(v.dtype), None, None, None, None
+
+
+def _four(x: Tensor) -> Tensor:
+    """Leading dimensions made two: (B, H, ...)."""
+    return x.flatten(0, -4) if x.ndim > 4 else x.reshape(*[1] * (4 - x.ndim), *x.shape)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,  # noqa: FBT001, FBT002 - the signature of the function that this stands in for
+    scale: float | None = None,
+    enable_gqa: bool = False,  # noqa: FBT001, FBT002
+) -> Tensor:
+    """Stand in for the function of the same name in torch.nn.functional, on dual tensors."""
+    (q, dq), (k, dk), (v, dv) = (fwAD.unpack_dual(x) for x in (query, key, value))
+    if dropout_p > 0:
+        raise NotImplementedError("Attention dropout draws a new mask in every pass; set it to 0 for distillation.")
+
+    def stock(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+
+    if dq is None and dk is None and dv is None:
+        return stock(query, key, value)
+    if attn_mask is not None and (attn_mask.requires_grad or fwAD.unpack_dual(attn_mask).tangent is not None):
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return stock(query, key, value)
+    device = q.device.type
+    if torch.is_autocast_enabled(device) and q.dtype != torch.float64:  # as it does with the stock function
+        q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
+    graph = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    o = stock(q, k, v) if graph and q.is_cuda else None
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    with torch.autocast(device, enabled=False):  # it would round every product
+        kernel = flash.available(q, v, tf32=_tf32())
+        if enable_gqa and not kernel:
+            groups = q.shape[-3] // k.shape[-3]
+            k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))
+        if not enable_gqa:
+            lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+            q, k, v, dq, dk, dv = (x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv))
+        if attn_mask is not None and q.ndim > 4:
+            attn_mask = attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:])
+        Q, K, V = _four(q), _four(k), _four(v)
+        tangents = tuple(x if x is None else _four(x.detach().to(q.dtype)) for x in (dq, dk, dv))
+        mask = None if attn_mask is None else _four(attn_mask)
+        if graph and o is None:
+            found, do = Chunked.apply(  # type: ignore[no-untyped-call]
+                Q, K, V, tangents, mask, is_causal, scale
+            )
+        else:
+            with torch.no_grad():
+                known = None if o is None else _four(o.detach())
+                arguments: Any = (Q.detach(), K.detach(), V.detach(), *tangents, known)
+                settings: Any = {"mask": mask, "causal": is_causal, "scale": scale}
+                if kernel:
+                    found, do = flash.attention_with_tangent(*arguments, **settings, tf32=_tf32())
+                else:
+                    found, do = with_tangent(*arguments, **settings)
+        if o is None:
+            o = found.reshape(*q.shape[:-1], v.shape[-1])
+    dual: Tensor = fwAD.make_dual(o, do.reshape(o.shape))
+    return dual

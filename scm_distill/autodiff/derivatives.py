@@ -1,0 +1,144 @@
+"""Ways to get F with its reverse graph, and cos t sin t dF/dt without one.
+
+x     x_t / sigma_d                       (B, ...)        t   time in radians                  (B,)
+v     dx/dt, along which F is derived     (B, ...)        cond   keyword arguments, batched
+
+`OnePass` spends 2 + a forwards on both (a is attention's share of a forward), `TwoPasses` 3 + a. Both are exact.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad as fwAD
+
+from scm_distill.autodiff import dual
+from scm_distill.autodiff.forward_ad import TangentMode, jvp
+from scm_distill.maths.trigflow import like
+
+Cond = Mapping[str, Tensor]
+Velocity = Callable[[Tensor, Tensor, Cond], Tensor]
+Memory = Literal["fast", "lean"]
+Compile = Literal["off", "blocks", "step"]
+
+
+class Derivative(Protocol):
+    """One of the ways below."""
+
+    def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor, /) -> tuple[Tensor, Tensor]:
+        """F (B, ...) and cos t sin t dF/dt (B, ...)."""
+        ...
+
+
+def direction(t: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The tangents of x and t, both times cos t sin t: what is singular at the ends of the schedule cancels in them."""
+    cs = t.cos() * t.sin()
+    return like(cs, v).to(v.dtype) * v, cs
+
+
+def tangent_pass(F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+    """F and cos t sin t dF/dt, neither with a reverse graph."""
+    return jvp(lambda x, t: F(x, t, cond), (x, t), direction(t, v))
+
+
+@contextmanager
+def _regions(modules: Sequence[nn.Module], memory: Memory, run: Any = None) -> Iterator[None]:
+    with dual.regions(modules, lean=memory == "lean", run=run or dual.in_level):
+        yield
+
+
+def _checkpointed(modules: Sequence[nn.Module], memory: Memory) -> AbstractContextManager[None]:
+    """In the lean layout, an ordinary forward keeps no activations of `modules`."""
+    return _regions(modules, "lean") if memory == "lean" else nullcontext()
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """A tangent pass, then an ordinary forward; `blocks` are computed anew for the backward in the lean layout."""
+
+    blocks: Sequence[nn.Module] = ()
+    memory: Memory = "fast"
+
+    def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Derivative`."""
+        _, cs_dF = tangent_pass(F, x, t, cond, v)
+        with _checkpointed(self.blocks, self.memory):
+            return F(x, t, cond), cs_dF
+
+    def __str__(self) -> str:
+        return f"exact JVP, two passes, {self.memory} memory"
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Pairs of primal and tangent; see `dual.py`. Compiled by block or as a whole, tangents cost little more than F."""
+
+    blocks: Sequence[nn.Module]
+    memory: Memory = "fast"
+    compile: Compile = "off"
+
+    def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Derivative`."""
+        dx, cs = direction(t, v)
+        if self.compile == "step":
+            return _compiled_whole()(F, x, t, cond, dx, cs)  # type: ignore[no-any-return]
+        with _regions(self.blocks, self.memory, _compiled_block() if self.compile == "blocks" else None):
+            return dual.one_pass(lambda x, t: F(x, t, cond), (x, t), (dx, cs))
+
+    def __str__(self) -> str:
+        how = "" if self.compile == "off" else f", compiled ({self.compile})"
+        return f"exact JVP, one pass, {self.memory} memory{how}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A central difference, for networks without a forward derivative; `h` is the step in ln(tan t)."""
+
+    h: float
+    blocks: Sequence[nn.Module] = ()
+    memory: Memory = "fast"
+
+    def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Derivative`."""
+        cs_dF = central_difference(F, x, t, cond, v, h=self.h)
+        with _checkpointed(self.blocks, self.memory):
+            return F(x, t, cond), cs_dF
+
+    def __str__(self) -> str:
+        return f"central difference, step {self.h:g} in ln tan t"
+
+
+def central_difference(F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor, *, h: float) -> Tensor:
+    """cos(t) sin(t) dF/dt (B, ...) from two calls, without a graph. Needs float32 or wider.
+
+    `h` is the step in ln(tan t), so the step in t is h cos(t) sin(t) and the product with cos(t) sin(t) needs no
+    division by it. The flow line is the rotation x(t + d) = cos(d) x + sin(d) v.
+    """
+    with torch.no_grad():
+        step = h * t.cos() * t.sin()
+        wide = like(step, x).to(x.dtype)
+        ahead = F(wide.cos() * x + wide.sin() * v, t + step, cond)
+        behind = F(wide.cos() * x - wide.sin() * v, t - step, cond)
+        return (ahead - behind) / (2 * h)
+
+
+def _whole(F: Velocity, x: Tensor, t: Tensor, cond: Cond, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """One level around everything: only for the compiler, which keeps no tangent for the backward."""
+    with fwAD.dual_level(), TangentMode():
+        primal, tangent = fwAD.unpack_dual(F(fwAD.make_dual(x, dx), fwAD.make_dual(t, dt), cond))
+        assert tangent is not None
+        return primal, tangent.detach()
+
+
+@cache
+def _compiled_whole() -> Any:
+    return torch.compile(_whole, fullgraph=True, dynamic=False)
+
+
+@cache
+def _compiled_block() -> Any:
+    return dual.in_level_by(torch.compile(dual.flat_level, fullgraph=True, dynamic=False))

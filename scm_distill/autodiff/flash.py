@@ -1,0 +1,256 @@
+"""Attention and its forward derivative by one Triton kernel: nothing of size N x M is stored.
+
+With S = scale Q K^T (+ mask) and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
+dO = P dV + (P o dS) V - rowsum(P o dS) o O. Six products for O and dO, five for dO alone, fewer for a zero tangent.
+
+Triton is no dependency of the package: ask `available` first. The launch is a custom operator, so torch.compile sees
+one opaque node; like every custom operator it would drop a tangent silently, so it takes plain tensors only.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+WIDEST, WIDEST_TF32 = 256, 128  # head dimension
+MASK_AT = 6  # among q, k, v, dq, dk, dv, mask, O, dO
+
+
+def _kernel() -> Any:
+    return importlib.import_module("scm_distill.autodiff.flash_kernel")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _runs_on(cuda: bool, device: int | None, dtype: torch.dtype, tf32: bool) -> bool:  # noqa: FBT001 - constants
+    if not cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    try:
+        kernel = _kernel()
+    except ImportError:
+        return False
+    if kernel.INTERPRETED:  # its bfloat16 is wrong
+        return dtype != torch.bfloat16
+    if not cuda or (dtype == torch.float32 and not tf32):
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def available(q: Tensor, v: Tensor | None = None, *, tf32: bool = False) -> bool:
+    """Whether the kernel can take q (..., N, D) and v (..., M, E; the width of q without it).
+
+    float16 and bfloat16 on a GPU of compute capability 8.0 or more, head dimensions up to 256. float32 there with
+    `tf32` only, up to 128: exact products have no tensor cores, run out of registers and gain nothing over chunks.
+    On the CPU float16 and float32 in Triton's interpreter: TRITON_INTERPRET=1 before Triton is imported.
+    """
+    wide = max(q.shape[-1], q.shape[-1] if v is None else v.shape[-1])
+    if q.dtype not in DTYPES or wide > (WIDEST_TF32 if q.is_cuda and q.dtype == torch.float32 else WIDEST):
+        return False
+    return bool(_runs_on(q.is_cuda, q.device.index, q.dtype, tf32))
+
+
+def attention_with_tangent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    o: Tensor | None = None,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    tf32: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """O = softmax(scale Q K^T + mask) V and dO, both (..., H, N, E) in the dtype of q.
+
+    q, dq (..., H, N, D), k, dk (..., Hk, M, D), v, dv (..., Hk, M, E), o (..., H, N, E), in any strides; H is a
+    multiple of Hk, and query head h reads key head h // (H / Hk). The mask broadcasts to (..., H, N, M): True attends,
+    or it is added to S; a row that sees no key gives zeros. `causal`: row i sees the keys 0..i, also where N != M. A
+    tangent that is None is zero. With `o` given, it is returned, and only dO computed. `tf32` rounds the factors of
+    float32 products: pass torch.backends.cuda.matmul.allow_tf32 to follow PyTorch's own. All tensors are plain, under
+    no_grad. Raises ValueError where the shapes do not fit each other, or `available` says no.
+    """
+    if not available(q, v, tf32=tf32):
+        raise ValueError(f"No kernel for {q.dtype} on {q.device}, head dimensions {q.shape[-1]} and {v.shape[-1]}.")
+    shape = (*q.shape[:-1], v.shape[-1])
+    if o is not None and dq is None and dk is None and dv is None:
+        return o, torch.zeros_like(o, dtype=q.dtype)
+    q, k, v, dq, dk, dv, o = _flat(q, k, v, dq, dk, dv, o)
+    _check(q, k, v, dq, dk, dv, o)
+    mask = None if mask is None else _flat_mask(mask, shape[:-3])
+    if o is None:
+        o, dO = attention_and_tangent(q, k, v, dq, dk, dv, mask, causal, scale, tf32)
+        return o.reshape(shape), dO.reshape(shape)
+    dO = attention_tangent(q, k, v, dq, dk, dv, o, mask, causal, scale, tf32)
+    return o.reshape(shape), dO.reshape(shape)
+
+
+def _flat(q: Tensor, *others: Tensor | None) -> list[Any]:
+    """Every tensor as (B, heads, length, width), a view if 4-D, in the dtype of q; `o`, the last, keeps its own."""
+    lead = q.shape[:-3]
+    flat: list[Tensor | None] = []
+    for i, x in enumerate((q, *others)):
+        if x is not None:
+            x = x[(None,) * (4 - x.ndim)] if x.ndim < 4 else x.expand(*lead, -1, -1, -1).flatten(0, -4)
+            x = x if i == len(others) else x.to(q.dtype)
+        flat.append(x)
+    return flat
+
+
+def _flat_mask(mask: Tensor, lead: torch.Size | tuple[int, ...]) -> Tensor:
+    """The mask as (B or 1, H or 1, N or 1, M or 1)."""
+    rank = max(4, len(lead) + 3)
+    mask = mask[(None,) * (rank - mask.ndim)]
+    if any(n != 1 for n in mask.shape[:-3]):
+        mask = mask.expand(*lead, -1, -1, -1)
+    return mask.flatten(0, -4)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | None) -> None:
+    """The kernel reads by pointers: what does not fit must not reach it."""
+    (B, H, N, D), (Hk, M, E) = q.shape, v.shape[1:]
+    expected = ((B, H, N, D), (B, Hk, M, D), (B, Hk, M, E), (B, H, N, E))
+    if H % Hk:
+        raise ValueError(f"Attention got {H} query heads, no multiple of the key's {Hk}.")
+    for x, shape in zip((k, v, *rest), (expected[1], expected[2], *expected), strict=True):
+        if x is not None and tuple(x.shape) != shape:
+            raise ValueError(f"Attention got {tuple(x.shape)} where the query {tuple(q.shape)} asks for {shape}.")
+
+
+def _empty(q: Tensor, width: int) -> Tensor:
+    """(B, H, N, width), heads inside rows as in q: the caller's transpose(1, 2) back is free."""
+    B, H, N, _ = q.shape
+    if q.stride(1) < q.stride(2):
+        return q.new_empty(B, N, H, width).transpose(1, 2)
+    return q.new_empty(B, H, N, width)
+
+
+def _strides(given: Sequence[Tensor | None]) -> tuple[list[int], int]:
+    """Four strides of each tensor, zero along a single entry, and the unit in which all but the last are counted.
+
+    Triton learns of an integer whether 16 divides it; 8 are enough to load 16 bytes at a time. The mask keeps the
+    unit 1.
+    """
+    rows = [
+        [0] * 4 if x is None else [n if size > 1 else 0 for n, size in zip(x.stride(), x.shape, strict=True)]
+        for x in given
+    ]
+    unit = 1 if any(n % 8 for i, row in enumerate(rows) if i != MASK_AT for n in row[:3]) else 8
+    for i, row in enumerate(rows):
+        if i != MASK_AT:
+            row[:3] = [n // unit for n in row[:3]]
+    return [n for row in rows for n in row], unit
+
+
+def _launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    o: Tensor | None,
+    mask: Tensor | None,
+    causal: bool,  # noqa: FBT001 - an operator's schema
+    scale: float,
+    tf32: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    (B, H, N, D), (Hk, M, E) = q.shape, v.shape[1:]
+    out = _empty(q, E) if o is None else o
+    dO = _empty(q, E)
+    if dO.numel() == 0 or M == 0:  # no key: rows that see nothing
+        return (out.zero_() if o is None else out), dO.zero_()
+    mode = 0
+    if mask is not None:
+        mode = 1 if mask.dtype == torch.bool else 2
+        mask = (mask.view(torch.uint8) if mode == 1 else mask).expand(B, H, N, M)
+    given = (q, k, v, dq, dk, dv, mask, out, dO)
+    tensors = [q if x is None else x for x in given]
+    strides, unit = _strides(given)
+    with torch.cuda.device_of(q):
+        _kernel().launch(
+            *(*tensors, scale, H, H // Hk, N, M, *strides),
+            batch_heads=B * H,
+            rows=N,
+            D=D,
+            E=E,
+            PAD_D=max(16, 1 << (D - 1).bit_length()),
+            PAD_E=max(16, 1 << (E - 1).bit_length()),
+            FUSED=o is None,
+            HAS_DQ=dq is not None,
+            HAS_DK=dk is not None,
+            HAS_DV=dv is not None,
+            MASK=mode,
+            MASK_ROWS=mask is not None and mask.stride(2) != 0,
+            CAUSAL=causal,
+            PRECISION="tf32" if tf32 else "ieee",
+            UNIT=unit,
+        )
+    return out, dO
+
+
+@torch.library.custom_op("scm_distill::attention_and_tangent", mutates_args=())
+def attention_and_tangent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    mask: Tensor | None,
+    causal: bool,  # noqa: FBT001 - an operator's schema
+    scale: float,
+    tf32: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    """O and dO (B, H, N, E) of q (B, H, N, D), k (B, Hk, M, D), v (B, Hk, M, E) and a mask that broadcasts."""
+    return _launch(q, k, v, dq, dk, dv, None, mask, causal, scale, tf32)
+
+
+@torch.library.custom_op("scm_distill::attention_tangent", mutates_args=())
+def attention_tangent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    o: Tensor,
+    mask: Tensor | None,
+    causal: bool,  # noqa: FBT001 - an operator's schema
+    scale: float,
+    tf32: bool,  # noqa: FBT001
+) -> Tensor:
+    """dO (B, H, N, E) alone, O (B, H, N, E) being known."""
+    return _launch(q, k, v, dq, dk, dv, o, mask, causal, scale, tf32)[1]
+
+
+@attention_and_tangent.register_fake
+def _(q: Tensor, _k: Tensor, v: Tensor, *_rest: Any) -> tuple[Tensor, Tensor]:
+    return _empty(q, v.shape[-1]), _empty(q, v.shape[-1])
+
+
+@attention_tangent.register_fake
+def _(q: Tensor, _k: Tensor, v: Tensor, *_rest: Any) -> Tensor:
+    return _empty(q, v.shape[-1])
+
+
+def _flops(q: Any, v: Any, *, fused: bool, dq: bool, dk: bool, dv: bool) -> int:
+    """Two per multiply-add of each product made: Q K^T, dQ K^T, Q dK^T of width D; P V, (P o dS) V, P dV of width E."""
+    (B, H, N, D), (M, E) = q, v[2:]
+    return int(2 * B * H * N * M * (D * (1 + dq + dk) + E * (fused + (dq or dk) + dv)))
+
+
+@register_flop_formula(torch.ops.scm_distill.attention_and_tangent)
+def _(q: Any, _k: Any, v: Any, dq: Any, dk: Any, dv: Any, *_rest: Any, **_kwargs: Any) -> int:
+    return _flops(q, v, fused=True, dq=dq is not None, dk=dk is not None, dv=dv is not None)
+
+
+@register_flop_formula(torch.ops.scm_distill.attention_tangent)
+def _(q: Any, _k: Any, v: Any, dq: Any, dk: Any, dv: Any, *_rest: Any, **_kwargs: Any) -> int:
+    return _flops(q, v, fused=False, dq=dq is not None, dk=dk is not None, dv=dv is not None)

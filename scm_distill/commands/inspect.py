@@ -1,0 +1,194 @@
+"""What `inspect` calls: what can be found out about a teacher without training, and a recipe to start from."""
+
+import inspect as python_inspect
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scm_distill import config, teachers
+from scm_distill.autodiff.derivatives import Cond
+from scm_distill.errors import UserError
+from scm_distill.export import bundle, self_check, t_mid
+from scm_distill.models import low_pass
+from scm_distill.models.network import Network
+from scm_distill.progress import Reporter, Silent
+from scm_distill.teachers.latents import latent_map
+from scm_distill.training import derivative, networks
+from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.latents import TrainingData
+from scm_distill.training.run import Trained
+from scm_distill.training.student import new_student
+
+TIMES = 8  # at which the tangent is checked and smoothing is measured
+BYTES = 24  # of float32 a parameter: teacher 4, student 4, gradient 4, two moments 8, EMA 4
+NOTHING: Any = ()  # for data
+
+
+def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Reporter) -> dict[str, Any]:
+    """The facts, in the order in which they are found. Raises UserError for a teacher that cannot be read."""
+    report.begin("inspect", 4)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe, teacher = _open(repo, overrides, device)
+    parts = networks.assemble(recipe, teacher)
+    parts.F_teacher.to(device)
+    report.advance(1)
+    F, facts = parts.F_teacher, _facts(parts)
+    with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
+        prepared = _prepared(recipe, teacher, Path(temporary))
+        cond = on(prepared.given.typical(torch.zeros(TIMES, dtype=torch.long)), device)
+        t = torch.linspace(F.clock.t_min, parts.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
+        noise = torch.randn(TIMES, *teacher.sample_shape, generator=torch.Generator().manual_seed(0))
+        x_t = F.sigma_d * noise.to(device)
+        layers = low_pass.prepare(F, x_t, t, cond)
+        width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if layers else 0.0
+        low_pass.set_width(F.net, width)
+        report.advance(2)
+        student = new_student(parts, recipe, x_t, t, cond, Silent())
+        facts["adaptation"] = _adaptation(parts, student, layers, width)
+        facts["tangent"] = _tangent(student, x_t, t, cond)
+        report.advance(3)
+        if teacher.reading is not None:
+            facts["latent map"] = _latents(teacher)
+        if export_check:
+            trained = Trained(recipe, parts, prepared, student.requires_grad_(False), 0)
+            facts["export"] = _export(trained, Path(temporary) / "export")
+    report.advance(4)
+    report.end()
+    count = sum(p.numel() for p in student.net.parameters())
+    facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
+    facts["verdict"] = _verdict(facts)
+    facts["recipe"] = _start(parts, recipe)
+    return facts
+
+
+def _verdict(facts: dict[str, Any]) -> str:
+    off = facts.get("export", {}).get("stock difference", 0.0)
+    if not off <= bundle.TOLERANCE:
+        return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
+    if not facts["tangent"]["exact"]:
+        return "can be distilled with objective.tangent=difference: it has no exact derivative"
+    return "can be distilled"
+
+
+def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
+    """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
+    content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
+    recipe = config.parse({**content, "export": {"t_mid": [1.1]}}, overrides)
+    teacher = networks.load_teacher(recipe, device)
+    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
+    if fixed is not None:
+        recipe = config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={fixed}"])
+    return recipe, teacher
+
+
+def _facts(parts: networks.LoadedTeacher) -> dict[str, Any]:
+    teacher, F, reading = parts.teacher, parts.F_teacher, parts.teacher.reading
+    facts: dict[str, Any] = {
+        "pipeline": type(reading.stock.pipeline).__name__ if reading else "pixel pipeline of a UNet2DModel",
+        "denoiser": type(teacher.family.student(teacher.net)).__name__,
+        "parameters": sum(p.numel() for p in teacher.net.parameters()),
+        "sample": " x ".join(map(str, teacher.sample_shape)),
+        "prediction": teacher.prediction,
+        "scheduler": type(teacher.scheduler).__name__,
+        "times": f"t from {F.clock.t_min:.4f} to {parts.t_max:.4f}; network time {_time(parts)}",
+    }
+    if reading is None:
+        return {**facts, "conditions": f"{teacher.classes} classes" if teacher.classes else "none"}
+    convention = reading.convention
+    batched = [*convention.batched, *sorted(convention.listed - {convention.x}), *sorted(convention.shared)]
+    guidance = f"{reading.stock.guided_by}: {reading.rule}, off at {reading.off:g}" if reading.rule else None
+    return {
+        **facts,
+        "modality": reading.modality,
+        "conditions": f"{reading.stock.driver}; {', '.join(batched) or 'no arguments'}",
+        "guidance": guidance or f"none: {reading.no_guidance}",
+        "verified": {name: float(f"{error:.2e}") for name, error in parts.verified.items()},
+    }
+
+
+def _time(parts: networks.LoadedTeacher) -> str:
+    reading = parts.teacher.reading
+    if reading is None or reading.schedule.kind == "vp":
+        return f"is the index, 0 to {len(parts.teacher.alphas_cumprod) - 1}"  # type: ignore[arg-type]
+    return reading.schedule.note
+
+
+def _prepared(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) -> TrainingData:
+    """Conditions of one probe prompt or class, and no data."""
+    reading = teacher.reading
+    if reading is None:
+        return TrainingData(NOTHING, Conditioning(teacher, None, recipe.guidance), None, [])
+    prompts: list[Any] = ["a photo of a cat"] if reading.stock.driver == "prompt" else [0]
+    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    conditions = teachers.record(
+        reading, prompts, folder, guided=guided, negative=recipe.guidance.negative_prompt, identity="inspect"
+    )
+    return TrainingData(NOTHING, Conditioning(teacher, conditions, recipe.guidance), None, prompts)
+
+
+def _adaptation(parts: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:
+    smooth = (
+        f"low-pass of {width:g} steps in front of {', '.join(layers[:3])}{' ...' * (len(layers) > 3)}"
+        if layers
+        else "no layer reads sinusoids of the time, so none is smoothed"
+    )
+    before = parts.F_teacher.prediction
+    output = f"{before} becomes v" if student.prediction != before else f"{before} needs no change"
+    return f"{smooth}; output: {output}"
+
+
+def _tangent(F: Network, x_t: torch.Tensor, t: torch.Tensor, cond: Cond) -> dict[str, Any]:
+    try:
+        error, dtype = derivative.exactness(F, x_t, t, cond)
+    except NotImplementedError as missing:
+        return {"exact": False, "why": str(missing).splitlines()[0]}
+    return {"exact": True, "against central difference": float(f"{error:.2e}"), "in": dtype}
+
+
+def _latents(teacher: teachers.Teacher) -> str:
+    assert teacher.reading is not None
+    try:
+        found = latent_map(teacher.reading)
+    except UserError as error:
+        return error.problem
+    scale, shift = (
+        f"{v.min():.4g}" + (f" to {v.max():.4g}" if v.min() != v.max() else "") for v in (found.scale, found.shift)
+    )
+    return f"{' x '.join(map(str, found.pixels[1:]))} of data; decoder input is latents x {scale} + {shift}"
+
+
+def _export(trained: Trained, folder: Path) -> dict[str, Any]:
+    """Write the undistilled teacher as if it were a student, and see whether stock diffusers samples it as we do."""
+    grid = t_mid.grids(trained)[0]
+    student = self_check.alone(trained.student)
+    call = bundle.save(trained, student, grid, folder, {}, Silent())
+    checked = self_check.check(folder, student, grid, trained, call)
+    return {"stock difference": float(f"{checked.relative:.2e}"), "call": call}
+
+
+def _start(parts: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, Any]:
+    """The settings that this teacher needs, as a recipe."""
+    reading = parts.teacher.reading
+    start: dict[str, Any] = {
+        "teacher": recipe.teacher.model_dump(mode="json", exclude_defaults=True),
+        "data": {"source": "teacher", "samples": 4096},
+    }
+    if reading is None:
+        start["data"] = {"source": "FOLDER_OF_IMAGES"}
+    else:
+        if reading.stock.driver == "prompt":
+            start["data"]["prompts"] = "prompts.txt"
+        known = python_inspect.signature(reading.stock.pipeline.__call__).parameters
+        default = known[reading.stock.guided_by].default if reading.rule and reading.stock.guided_by else None
+        guidance = recipe.guidance.model_dump(mode="json", exclude_defaults=True)
+        if isinstance(default, int | float) and default != reading.off:
+            guidance = {"scale": float(default), **guidance}
+        if guidance:
+            start["guidance"] = guidance
+    if recipe.objective.sigma_d != 1:
+        start["objective"] = {"sigma_d": recipe.objective.sigma_d}
+    start["optimizer"] = {"lr": 1e-4 if sum(p.numel() for p in parts.F_teacher.parameters()) < 5e8 else 2e-6}
+    start["train"] = {"steps": 20000, "batch_size": 256, "micro_batch_size": 8, "evaluate_samples": 16}
+    return start

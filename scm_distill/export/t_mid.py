@@ -1,0 +1,75 @@
+"""The search for t_mid, and the table of distances to the data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scm_distill.autodiff.derivatives import Cond
+from scm_distill.evaluation.metrics import block_features, frechet
+from scm_distill.export import schedulers
+from scm_distill.export.schedulers import Grid
+from scm_distill.maths.clocks import EDMClock, spaced
+from scm_distill.maths.sampling import ode
+from scm_distill.models import low_pass
+from scm_distill.models.network import Network
+from scm_distill.sampling import stock_loop
+from scm_distill.training import networks
+from scm_distill.training.conditioning import on
+from scm_distill.training.endpoint import sample
+from scm_distill.training.randomness import generator
+from scm_distill.training.run import Trained
+
+
+def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
+    """Features of the data, as many noises, and conditions: those of the data where they may share a batch."""
+    data, given = trained.prepared.data, trained.prepared.given
+    n, seed = trained.recipe.export.samples, trained.recipe.train.seed
+    device = next(trained.student.parameters()).device
+    order = torch.randperm(len(data), generator=generator(seed, "export images"))[:n].tolist()
+    pairs = [data.__getitems__(order[i : i + 256]) for i in range(0, len(order), 256)]
+    x_0, ids = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    eps = torch.randn(2, n, *x_0.shape[1:], generator=generator(seed, "export noise")).to(device)
+    ids = ids[torch.arange(n) % len(ids)]
+    if given.conditions is not None and (given.conditions.bucket[ids] != given.conditions.bucket[ids[0]]).any():
+        ids = given.some(n, generator(seed, "export conditions"))
+    return block_features(x_0), eps, on(given.typical(ids), device)
+
+
+def grids(trained: Trained) -> list[Grid]:
+    """The (t_max, t_mid) to search: the recipe's, or what the teacher's own schedule offers."""
+    recipe, student, teacher = trained.recipe, trained.student, trained.parts.teacher
+    clock: Any = student.clock
+    if networks.reclocks(recipe, teacher):
+        return [Grid(trained.parts.t_max, t_mid, schedulers.MOST_STEPS) for t_mid in recipe.export.t_mid]
+    if teacher.alphas_cumprod is not None:
+        return schedulers.discrete_grid(clock.phi, recipe.export.t_mid)
+    if isinstance(clock, EDMClock):
+        return [Grid(clock.t_max, t_mid) for t_mid in recipe.export.t_mid]
+    return schedulers.flow_grid(recipe.export.t_mid, clock, student.sigma_d, whole=teacher.family.times_in_call)
+
+
+def _distance(network: Network, reference: Tensor, eps: Tensor, cond: Cond, times: tuple[float, ...]) -> float:
+    x = sample(network, eps, cond, times)
+    return frechet(reference, block_features(x).cpu()) if x.isfinite().all() else float("inf")
+
+
+def _table(
+    trained: Trained, reference: Tensor, eps: Tensor, cond: Cond, best: Grid
+) -> list[dict[str, float | str | int]]:
+    """Distance to the data of the teacher and the student, by network evaluations."""
+    parts, times = trained.parts, (best.t_max, best.t_mid)
+    F = parts.F_teacher
+    path = spaced(F.clock, best.t_max, stock_loop.TEACHER_STEPS)
+    with low_pass.original(F.net):
+        x_T = F.sigma_d * eps[0]
+        ddim = ode(lambda x, t: F(x, t, cond), x_T, path, F.sigma_d, heun=False)
+        undistilled = _distance(F, reference, eps, cond, times)
+    rows: Sequence[tuple[str, int, float]] = (
+        ("teacher, DDIM", len(path), frechet(reference, block_features(ddim).cpu())),
+        ("teacher, undistilled", 2, undistilled),
+        ("student", 1, _distance(trained.student, reference, eps, cond, times[:1])),
+        ("student", 2, _distance(trained.student, reference, eps, cond, times)),
+    )
+    return [{"sampler": name, "evaluations": steps, "distance": distance} for name, steps, distance in rows]

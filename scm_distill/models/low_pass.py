@@ -1,0 +1,226 @@
+"""Makes a stock network distillable, and gives back a stock network.
+
+A stock checkpoint embeds its time by sinusoids of up to 1 rad per step, so the exact dF/dt is mostly the derivative of
+that embedding between the times it was trained on. Three cures, all undone or folded on save:
+
+1. low-pass: a Gaussian of standard deviation W steps over tau multiplies channel i by exp(-(w_i W)^2 / 2);
+2. output: a network that predicts epsilon or x_0 predicts v instead, F at sigma_d = 1 (`training/prefit.py` fits it);
+3. clock: a pixel UNet gets its own map k -> t, so that t_mid and t_max fall on the stock scheduler's grid.
+
+tau   the network's own time; k where it is an index    W   width of the low-pass in steps (`Clock.unit` of tau each)
+w_i   angular frequency of channel i, radians per step
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad as fwAD
+
+from scm_distill.autodiff.derivatives import Cond
+from scm_distill.autodiff.forward_ad import TangentMode
+from scm_distill.maths.schedules import native
+from scm_distill.models.network import Network
+
+ROUNDED = 2e-2  # of a sinusoid: bf16 features are off by 4e-3 in any case
+FEW = 8  # samples for what needs no statistics
+WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
+
+
+class Filtered(nn.Linear):
+    """The first layer of a time embedding, behind the low-pass; float32 whatever runs around it.
+
+    A stock Linear becomes one in place, by its class alone: parameters and their names stay what they were. In bf16 the
+    sinusoids make the tangent 58 % wrong.
+    """
+
+    frequencies: Tensor  # (in_features,), radians per step
+    width: float  # steps
+    low_pass: Tensor  # the factors, on the device
+
+    def tune(self, width: float) -> None:
+        """Set the width in steps."""
+        self.width = float(width)
+        self.register_buffer("low_pass", self.factors.to(self.weight.device), persistent=False)
+
+    @property
+    def factors(self) -> Tensor:
+        """exp(-(w_i W)^2 / 2) for every channel, float32."""
+        return (-(self.frequencies * self.width).square() / 2).exp().float()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer, outside autocast."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast(input.device.type, enabled=False):
+            x = input.to(dtype)
+            if self.width != 0:
+                x = x * self.low_pass.to(dtype)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)
+
+
+def filters(net: nn.Module) -> list[Filtered]:
+    """The filtered layers of a prepared `net`."""
+    return [module for module in net.modules() if isinstance(module, Filtered)]
+
+
+def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Filter every layer of the denoiser whose input is sinusoids of its time, in place (width 0); return their names.
+
+    Found by the derivative: e = cos(w tau) and sin(w tau) alike have (de/dtau)^2 = w^2 (1 - e^2).
+    """
+    x_t, t, cond = x_t[:FEW], t[:FEW], {name: value[:FEW] for name, value in cond.items()}
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def look(name: str, input: Tensor) -> None:
+        e, de = fwAD.unpack_dual(input)
+        if de is not None:
+            seen[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
+
+    linears = {n: m for n, m in network.net.named_modules() if isinstance(m, nn.Linear)}
+    hooks = [
+        m.register_forward_pre_hook(
+            lambda _, args, kwargs, n=n: look(n, [*args, *kwargs.values()][0]), with_kwargs=True
+        )
+        for n, m in linears.items()
+    ]
+    tau = network.clock.index(t).float()
+    form = native(network.prediction, t, network.sigma_d)
+    plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+    try:
+        with torch.no_grad(), fwAD.dual_level(), TangentMode():
+            dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
+            network.call(network.net, form.scale(x_t), dual, plain)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = []
+    for name, (e, de) in seen.items():
+        away = 1 - e.square()
+        square = (away * de.square()).sum(0) / away.square().sum(0).clamp_min(1e-12)
+        off = (de.square() - square * away).abs().amax(0)
+        half = e.shape[1] // 2
+        paired = half >= 2 and (e.square().sum(1) - half).abs().max() < 1e-3 * half  # cos^2 + sin^2 = 1
+        if paired and (off <= 0.02 * square * away.amax(0) + 1e-12).all():
+            layer: Any = linears[name]
+            layer.__class__ = Filtered
+            layer.frequencies = square.sqrt().cpu()
+            layer.tune(0.0)
+            found.append(name)
+    return found
+
+
+def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torch.dtype) -> float:
+    """Keep a prepared network's time exact under autocast to `dtype`; the largest error left in its sinusoids.
+
+    Some denoisers cast their time to the type of their hidden states, which autocast has made narrow: it is rounded
+    before any sinusoid is taken. Where that shows, the first layer that the sample goes through gives float32.
+    """
+
+    def sinusoids(cast: torch.dtype | None) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+        layers = {n: m for n, m in network.net.named_modules() if isinstance(m, Filtered)}
+        hooks = [
+            m.register_forward_pre_hook(lambda _, a, n=n: seen.setdefault(n, a[0].float())) for n, m in layers.items()
+        ]
+        before, network.autocast = network.autocast, cast
+        with torch.no_grad():
+            network(x_t / network.sigma_d, t, cond)
+        network.autocast = before
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+    def worst() -> float:
+        narrow = sinusoids(dtype)
+        return max((float((e - narrow[name]).abs().max()) for name, e in exact.items()), default=0.0)
+
+    exact = sinusoids(None)
+    if worst() > ROUNDED:
+        first = _first_layer(network, x_t, t, cond)
+        first.register_forward_hook(lambda _, __, output: output.float())
+    return worst()
+
+
+def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Module:
+    """The first Linear or Conv whose input depends on the sample."""
+    found: list[nn.Module] = []
+
+    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args and fwAD.unpack_dual(args[0]).tangent is not None:
+            found.append(module)
+
+    layers = [m for m in network.net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    hooks = [m.register_forward_pre_hook(look) for m in layers]
+    form, tau = native(network.prediction, t, network.sigma_d), network.clock.index(t).float()
+    try:
+        with torch.no_grad(), fwAD.dual_level(), TangentMode():
+            x = form.scale(x_t)
+            plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+            network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, plain)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0]
+
+
+def set_width(net: nn.Module, width: float) -> None:
+    """Set the low-pass of a prepared `net` to `width` steps; 0 is the original network."""
+    for module in filters(net):
+        module.tune(width)
+
+
+@contextmanager
+def original(net: nn.Module) -> Iterator[None]:
+    """The low-pass of a prepared `net` off, for as long as this lasts."""
+    widths = [(module, module.width) for module in filters(net)]
+    set_width(net, 0.0)
+    try:
+        yield
+    finally:
+        for module, width in widths:
+            module.tune(width)
+
+
+def fold(net: nn.Module) -> nn.Module:
+    """A copy of a prepared `net` with its low-pass in the weights: a stock network again."""
+    copied = copy.deepcopy(net)
+    for module in filters(copied):
+        with torch.no_grad():
+            module.weight.mul_(module.factors.to(module.weight))
+        del module.frequencies, module.width, module.low_pass
+        module.__class__ = nn.Linear  # type: ignore[assignment]
+    return copied
+
+
+@torch.no_grad()
+def change(network: Network, x_t: Tensor, t: Tensor, cond: Cond, width: float) -> float:
+    """Relative root-mean-square change of F when the low-pass goes from off to `width`; the width is put back."""
+    with original(network.net):
+        plain = network(x_t / network.sigma_d, t, cond)
+        set_width(network.net, width)
+        moved = network(x_t / network.sigma_d, t, cond)
+    return float(((moved - plain).square().mean() / plain.square().mean()).sqrt())
+
+
+def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: float) -> float:
+    """The largest low-pass, to 5 %, that changes F by less than `tolerance`; 0 if none does.
+
+    `x_t` (B, ...) and `t` (B,) are noised data at times of the network's own grid, where it was trained.
+    """
+    low, high = 0.05, WIDEST
+    if change(network, x_t, t, cond, low) > tolerance:
+        return 0.0
+    while high / low > 1.05:
+        width = math.sqrt(low * high)
+        low, high = (width, high) if change(network, x_t, t, cond, width) <= tolerance else (low, width)
+    return round(low, 2)
+
+
+def _any(module: nn.Module) -> Any:
+    """The module without the static type, whose attributes are the architecture's own."""
+    return module

@@ -1,0 +1,70 @@
+"""A clock of the student's own for pixel UNets: any t_mid becomes a point of the stock scheduler's grid."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scm_distill.maths.clocks import DiscreteSchedule, alphas_cumprod_of
+from scm_distill.maths.interpolation import MonotoneCubic
+from scm_distill.models.low_pass import _any, fold
+from scm_distill.models.network import Network
+
+CLOCK_STEPS = 1000  # of a re-clocked student, whatever its teacher had: 8 divides it, as the stock grid wants
+
+
+def clock(t_min: float, t_mid: float, t_max: float) -> Tensor:
+    """t(k), (1000,), float64: monotone through t_min at 0, t_mid at 499 and t_max at 999."""
+    nodes = torch.tensor([0.0, CLOCK_STEPS // 2 - 1, CLOCK_STEPS - 1])
+    return MonotoneCubic(nodes, torch.tensor([t_min, t_mid, t_max], dtype=torch.float64))(torch.arange(CLOCK_STEPS))
+
+
+def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
+    """A stock network that runs by the clock `t` (K,), and the relative error of its new time embedding.
+
+    Only the time-embedding MLP moves: MLP_new(sinusoid(k)) is regressed onto MLP_old(smooth sinusoid(k_old(t_k))) for
+    all k, then its last layer is corrected so that the two sampling times, K/2 - 1 and K - 1, are exact.
+    """
+    old = _any(network.net)
+    net: Any = fold(network.net)
+    k = torch.arange(len(t), device=net.device)
+    with torch.no_grad():
+        target = old.time_embedding(old.time_proj(network.clock.index(t).float().to(net.device))).double()
+        features = net.time_proj(k).double()
+    weight = torch.ones(len(t), 1, dtype=torch.float64, device=net.device)
+    weight[[len(t) // 2 - 1, -1]] = 10.0
+    mlp = copy.deepcopy(net.time_embedding).double().requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        mlp.parameters(),
+        max_iter=1000,
+        max_eval=1500,
+        history_size=50,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+    scale = (target - target.mean(0)).square().mean()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = (weight * (mlp(features) - target).square()).mean() / scale
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        _pass_through(mlp, features[[len(t) // 2 - 1, -1]], target[[len(t) // 2 - 1, -1]])
+        error = float(((mlp(features) - target).square().mean() / scale).sqrt())
+    net.time_embedding.load_state_dict(mlp.float().state_dict())
+    bar = alphas_cumprod_of(t, network.sigma_d)
+    return Network(net, DiscreteSchedule(bar, network.sigma_d), network.prediction, network.sigma_d), error
+
+
+def _pass_through(mlp: Any, features: Tensor, target: Tensor) -> None:
+    """Move the last layer of `mlp` the least that makes mlp(features) = target for these few rows."""
+    hidden = mlp.act(mlp.linear_1(features))
+    ones = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
+    step = torch.linalg.lstsq(ones, target - mlp.linear_2(hidden), driver="gelsd").solution  # minimum norm
+    mlp.linear_2.weight += step[:-1].mT
+    mlp.linear_2.bias += step[-1]

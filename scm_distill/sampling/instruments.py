@@ -1,0 +1,94 @@
+"""What is done to the denoisers of a pipeline, and to its samples, to say what sampling costs and if it is right."""
+
+import functools
+import gc
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from scm_distill.data.pictures import to_array
+from scm_distill.errors import UserError
+from scm_distill.teachers.stock_call import batch_of
+
+
+@contextmanager
+def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
+    """The rows that each call of these networks is given: with classifier-free guidance twice the samples."""
+    rows: list[int] = []
+
+    def count(first: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            rows.append(batch_of(args[0] if args else kwargs[first]))
+
+        return hook
+
+    handles = [
+        net.register_forward_pre_hook(count(next(iter(inspect.signature(net.forward).parameters))), with_kwargs=True)
+        for net in nets
+    ]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def finite(nets: Sequence[nn.Module], dtype: torch.dtype) -> Iterator[None]:
+    """Raise UserError when a network gives what is not finite: as pixels it would be black, and no longer be seen."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) else next(iter(output.values()))
+        for x in first if isinstance(first, list) else [first]:
+            if not x.isfinite().all():
+                raise UserError(
+                    f"The denoiser's output is not finite in {str(dtype).removeprefix('torch.')}.",
+                    "Give --dtype fp32 or bf16; if that changes nothing, train again with a lower optimizer.lr.",
+                    code=1,
+                )
+
+    handles = [net.register_forward_hook(hook) for net in nets]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def compiled(net: nn.Module) -> None:
+    """Let torch.compile have the network's forward, below its hooks and outside of modes that change draws."""
+    forward = net.forward
+    fast = torch.compile(forward)
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return fast(*args, **kwargs)
+
+    net.forward = call
+
+
+def free() -> None:
+    """Give unused memory back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def mean_difference(one: Any, other: Any) -> float:
+    """Mean difference of two samples, in standard deviations of the first."""
+    a, b = _array(one), _array(other)
+    return float(np.abs(a - b).mean() / max(a.std(), 1e-12)) if a.shape == b.shape else float("inf")
+
+
+def _array(sample: Any) -> Any:
+    if isinstance(sample, list):
+        return np.stack([_array(frame) for frame in sample])
+    return to_array(sample).astype(np.float64)

@@ -1,0 +1,129 @@
+"""What a stock scheduler is: its kind, what its model output means, and the clock that its pipeline's calls show."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock, flow_to_t
+from scm_distill.maths.schedules import Prediction
+
+# First steps of these are the DDIM rotation exactly; others draw noise or extrapolate.
+FIRST_STEP_IS_DDIM = (
+    "DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EDMEulerScheduler",
+)  # fmt: skip
+
+
+class Unreadable(Exception):
+    """Why a scheduler cannot be read."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A native schedule: `clock(sigma_d)` and `prediction` say how F is made of what the scheduler is given.
+
+    `sign` is -1 where the scheduler's model output is minus the named prediction; `sigma_data` is what an EDM network's
+    preconditioning fixes sigma_d to, None for others. `alphas_cumprod` is that of the discrete kind.
+    """
+
+    kind: Literal["vp", "flow", "edm"]
+    prediction: Prediction
+    clock: Callable[[float], Clock]
+    sign: float = 1.0
+    sigma_data: float | None = None
+    alphas_cumprod: Tensor | None = None
+    note: str = ""
+
+    def t_of(self, tau: float, sigma: float | None, sigma_d: float) -> float:
+        """The time of a stock step: by the scheduler's own sigma where it keeps one, since some round their tau."""
+        if sigma is not None and self.kind == "flow":
+            return float(flow_to_t(torch.tensor(sigma, dtype=torch.float64), sigma_d))
+        if sigma is not None and self.kind == "edm":
+            return float(torch.tensor(sigma / sigma_d, dtype=torch.float64).arctan())
+        return float(self.clock(sigma_d).time(torch.tensor(tau, dtype=torch.float64)))
+
+
+def kind_of(scheduler: Any) -> Literal["vp", "flow", "edm"]:
+    """By class and configuration: flow first, since flow schedulers may carry alphas_cumprod. Raises Unreadable."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if (
+        name.startswith("FlowMatch")
+        or config.get("use_flow_sigmas")
+        or config.get("prediction_type") == "flow_prediction"
+    ):
+        return "flow"
+    if name.startswith(("EDM", "CosineDPM")) or config.get("timestep_type") == "continuous":
+        return "edm"
+    if hasattr(scheduler, "alphas_cumprod"):
+        return "vp"
+    raise Unreadable(f"its {name} is neither a flow, nor EDM, nor has it alphas_cumprod")
+
+
+def discrete(scheduler: Any) -> Schedule:
+    """A variance-preserving one with a table of alphas_cumprod. Raises Unreadable."""
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise Unreadable(f"its scheduler predicts {prediction!r}")
+    bar = scheduler.alphas_cumprod.double()
+    if len(bar) < 2 or not bar.diff().lt(0).all():
+        raise Unreadable("its alphas_cumprod do not fall from step to step")
+    if prediction == "epsilon" and bar[-1] <= 0:
+        raise Unreadable("it predicts epsilon on a zero-terminal-SNR schedule, where epsilon says nothing about x_0")
+    return Schedule("vp", prediction, lambda sigma_d: DiscreteSchedule(bar, sigma_d), alphas_cumprod=bar)
+
+
+def edm(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Schedule:
+    """An EDM-preconditioned one. Raises Unreadable where its pipeline's times fit neither of the two known maps."""
+    config = scheduler.config
+    prediction, data = config.get("prediction_type", "epsilon"), float(config.get("sigma_data", 1.0))
+    if prediction not in ("epsilon", "v_prediction"):
+        raise Unreadable(f"its EDM scheduler predicts {prediction!r}")
+    low, high = float(config.get("sigma_min") or min(sigmas)), float(config.get("sigma_max") or max(sigmas))
+    sigma, tau = torch.tensor(sigmas, dtype=torch.float64), torch.tensor(taus, dtype=torch.float64)
+    for kind in ("log", "arctan"):
+        clock = EDMClock(kind, data, low, high)
+        if (clock.index((sigma / data).arctan()) - tau).abs().max() < 1e-4:
+            sign = 1.0 if prediction == "epsilon" else -1.0  # c_out of diffusers is +, and - for v_prediction
+            return Schedule("edm", "edm", partial(_same, clock), sign, data, note=f"tau = {kind} of sigma")
+    raise Unreadable("the times of its EDM denoiser are neither ln(sigma)/4 nor arctan(sigma)")
+
+
+def _same(clock: Clock, _: float) -> Clock:
+    return clock
+
+
+def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Schedule:
+    """A rectified flow: tau is affine in s, or else the table of its own stock call."""
+    inverted = bool(scheduler.config.get("invert_sigmas", False))
+    s = torch.tensor(sigmas, dtype=torch.float64)
+    tau = torch.tensor(taus, dtype=torch.float64)
+    sign = -1.0 if inverted else 1.0
+    if inverted:
+        s = 1 - s
+    whole = bool((tau == tau.round()).all())
+    slope, offset = _affine(s, tau)
+    for a, b in ((1000.0, 0.0), (1.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (slope, offset)):
+        off = (a * s + b - tau).abs().max()
+        if off < (1.0 + 1e-6 if whole and abs(a) > 100 else 2e-4 * abs(a)):
+            note = f"tau = {a:.6g} s" + (f" + {b:.6g}" if b else "")
+            return Schedule("flow", "flow", lambda d, a=a, b=b: FlowClock(a, b, d), sign, note=note)  # type: ignore[misc]
+    order = s.argsort()
+    s, tau = s[order], tau[order]
+    if len(s) < 2 or not (s.diff().gt(0).all() and tau.diff().gt(0).all()):
+        raise Unreadable("the times of its denoiser do not rise with the scheduler's sigmas")
+    low = float(s[0])
+    scale = float(tau[-1])
+    return Schedule(
+        "flow", "flow", lambda d: FlowClock(scale, 0.0, d, s_min=low, table=(s, tau)), sign, note="tau = table of s"
+    )
+
+
+def _affine(s: Tensor, tau: Tensor) -> tuple[float, float]:
+    """Least squares."""
+    design = torch.stack([s, torch.ones_like(s)], 1)
+    slope, offset = torch.linalg.lstsq(design, tau[:, None]).solution.flatten().tolist()
+    return slope, offset

@@ -1,0 +1,68 @@
+"""What a network is given beside x and t: recorded prompts or labels, the guidance scale, dropped conditions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scm_distill import config
+from scm_distill.autodiff.derivatives import Cond
+from scm_distill.teachers import Conditions, Teacher
+
+
+def on(cond: Cond, device: torch.device) -> dict[str, Tensor]:
+    """`cond` on a device."""
+    return {name: value.to(device) for name, value in cond.items()}
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """From ids to conditions. `conditions` is None for a pixel UNet, whose ids are its class labels."""
+
+    teacher: Teacher
+    conditions: Conditions | None
+    guidance: config.Guidance
+
+    @property
+    def told(self) -> float | None:
+        """The scale that a denoiser which wants to be told one is told by its own stock call; None for others."""
+        reading = self.teacher.reading
+        if reading is None or reading.convention.scale_of is None:
+            return None
+        return float(reading.witnesses[0].cond["w"][0])
+
+    @property
+    def typical_scale(self) -> float | None:
+        """The scale of evaluations: the recipe's, the middle of its range, or the stock call's own; None: unguided."""
+        scale = self.guidance.scale
+        return sum(scale) / 2 if isinstance(scale, tuple) else self.told if scale is None else scale
+
+    def __call__(self, ids: Tensor, chance: Tensor) -> dict[str, Tensor]:
+        """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 3) of `Draws`."""
+        cond, scale = self.typical(ids), self.guidance.scale
+        if isinstance(scale, tuple):
+            cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
+        dropped = chance[:, 1] < self.guidance.dropout
+        unconditional = {k.removeprefix("u/"): v for k, v in cond.items() if k.startswith("u/")}
+        if any(u.shape != cond[name].shape for name, u in unconditional.items()):  # they cannot share a batch
+            return cond | unconditional if chance[0, 2] < self.guidance.dropout else cond
+        for name, u in unconditional.items():
+            cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
+        return cond
+
+    def typical(self, ids: Tensor) -> dict[str, Tensor]:
+        """The conditions of an evaluation, at the typical scale."""
+        if self.conditions is None:
+            return self.teacher.cond(ids)
+        cond = self.conditions(ids)
+        cond.pop("none", None)
+        if self.typical_scale is not None:
+            cond["w"] = torch.full((len(ids),), self.typical_scale)
+        return cond
+
+    def some(self, n: int, generator: torch.Generator) -> Tensor:
+        """Random ids (n,), all of the largest bucket."""
+        if self.conditions is None:
+            return torch.randint(self.teacher.classes or 1, (n,), generator=generator)
+        largest = (self.conditions.bucket == self.conditions.bucket.mode().values).nonzero().flatten()
+        return largest[torch.randint(len(largest), (n,), generator=generator)]

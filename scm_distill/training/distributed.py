@@ -1,0 +1,233 @@
+"""Processes and devices: DDP, FSDP2, and what waits in host memory.
+
+Accelerate starts the process group and wraps for DDP. FSDP2 is torch's own `fully_shard`, unit by unit the blocks of
+the network: Accelerate has it for GPUs only, and its bf16 policy rounds the time, which makes the tangent half wrong.
+"""
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from scm_distill import config
+from scm_distill.autodiff.derivatives import Cond
+from scm_distill.autodiff.dual import blocks
+from scm_distill.errors import UserError
+from scm_distill.models.ema import PowerEMA
+from scm_distill.models.network import Network
+from scm_distill.models.student import Student
+from scm_distill.progress import Reporter
+
+WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
+
+
+def accelerator(recipe: config.Recipe) -> Accelerator:
+    """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
+    made = processes(cpu=recipe.train.device == "cpu")
+    if made.gradient_accumulation_steps != 1:
+        raise UserError(
+            "Accelerate's configuration asks for gradient accumulation.",
+            "Set it to 1 there, and train.micro_batch_size in the recipe.",
+        )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
+    return made
+
+
+def processes(*, cpu: bool) -> Accelerator:
+    """This process among those that a launcher started, on its GPU if there are any and `cpu` is not set."""
+    # Without cpu=True, Accelerate on a machine without a GPU takes every torchrun worker for the only one.
+    cpu = cpu or not torch.cuda.is_available()
+    wait = InitProcessGroupKwargs(timeout=WAIT)
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[wait, ddp])
+
+
+def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Names of the blocks that FSDP2 may gather one by one: no part of them is called while the block is not.
+
+    The network runs once, where its parameters are.
+    """
+    device = next(network.parameters()).device
+    names = {module: name for name, module in network.net.named_modules()}
+    running: list[nn.Module] = []
+    strays: list[nn.Module] = []
+    handles = []
+    for block in blocks(network.net):
+        handles += [
+            block.register_forward_pre_hook(lambda m, _: running.append(m)),
+            block.register_forward_hook(lambda _, __, ___: running.pop() and None),
+        ]
+        for part in block.modules():
+            if part is not block:
+                handles.append(
+                    part.register_forward_pre_hook(
+                        lambda _, __, block=block: strays.append(block) if block not in running else None
+                    )
+                )
+    try:
+        with torch.no_grad():
+            network(x.to(device), t.to(device), {name: value.to(device) for name, value in cond.items()})
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [names[block] for block in blocks(network.net) if block not in strays]
+
+
+def shard(modules: list[nn.Module], root: nn.Module, device: torch.device, world: int) -> nn.Module:
+    """Share out the parameters of `root` in place: each of `modules` is gathered when it runs, and freed after it.
+
+    In float32: autocast narrows the gathered weights, and no input, so the time stays exact. The hooks of `root` must
+    see plain tensors, no pairs.
+    """
+    mesh = init_device_mesh(device.type, (world,))
+    for unit in [*modules, root]:
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+    return root.to(device)
+
+
+def replicate(made: Accelerator, student: Student) -> nn.Module:
+    """The student in DDP, or as it is in a single process."""
+    wrapped: nn.Module = made.prepare(student)
+    if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+        wrapped.broadcast_buffers = False  # they are constants
+    return wrapped
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """The student as its `forward` is called for training, and the EMA beside it; `bones` where they are shared out."""
+
+    wrapped: nn.Module
+    ema: PowerEMA[Student]
+    bones: tuple[Network, Network] | None
+
+    def whole(self, F_teacher: Network, device: torch.device, *, main: bool) -> tuple[Network, Network]:
+        """The EMA student and the teacher, whole in the main process; a collective."""
+        average = self.ema.module.network
+        if self.bones is None:
+            return average.to(device), F_teacher
+        if isinstance(F_teacher, FSDPModule):
+            F_teacher = gathered(F_teacher, self.bones[1], device, main=main)
+        return gathered(average, self.bones[0], device, main=main), F_teacher
+
+
+def place(
+    made: Accelerator,
+    student: Student,
+    F_teacher: Network,
+    recipe: config.Recipe,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    report: Reporter,
+) -> Distributed:
+    """Student and EMA on their devices, whole (in DDP where there are several processes) or shared out.
+
+    `x_t`, `t` and `cond` are a sample or more, to see how the network runs.
+    """
+    settings, world = recipe.train, made.num_processes
+    one = (x_t[:1] / student.network.sigma_d, t[:1], {name: value[:1] for name, value in cond.items()})
+    if settings.shard == "off":
+        student.to(made.device)
+        if world > 1 and (idle := freeze_idle(student, *one)):
+            report.say(f"frozen, since F does not depend on them: {', '.join(idle)}")
+        away = torch.device("cpu") if "ema" in settings.offload else None
+        ema = PowerEMA(student, settings.ema_std, away, shared=away is None)
+        return Distributed(replicate(made, student), ema, None)
+    bones = meta_copies(student.network, F_teacher)
+    ema = PowerEMA(student, settings.ema_std)
+    average = ema.module.network
+    names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often made like it
+    alike = {name for name, _ in student.network.net.named_modules()} >= set(names)
+    own = names if alike else units(student.network, *one)
+
+    def parts(network: Network, of: list[str]) -> list[nn.Module]:
+        return [network.net.get_submodule(name) for name in of]
+
+    wrapped = shard(parts(student.network, own), student, made.device, world)
+    shard(parts(average, own), average, made.device, world)
+    if ema.module.weight is not None:  # it never runs, but must be laid out as the student's
+        shard([], ema.module.weight, made.device, world)
+    if settings.shard == "all":
+        shard(parts(F_teacher, names), F_teacher, made.device, world)
+    return Distributed(wrapped, ema, bones)
+
+
+def freeze_idle(student: Student, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
+    """Freeze what has no part in F, for which DDP would wait in every step; the names."""
+    F_theta, _, w_phi = student(x, t, cond)
+    (F_theta.square().mean() + w_phi.sum()).backward()
+    idle = [name for name, p in student.named_parameters() if p.grad is None and p.requires_grad]
+    for p in student.parameters():
+        p.requires_grad_(p.grad is not None)
+        p.grad = None
+    return idle
+
+
+def accumulating(made: Accelerator, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    """Around a backward: gradients are exchanged in the `last` one of a step only."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(last)
+        return nullcontext()
+    return nullcontext() if last else made.no_sync(wrapped)
+
+
+def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients to a norm of at most `limit`; the norm they had, without waiting for the device."""
+    total = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+    return whole(total)
+
+
+def min_over_ranks(made: Accelerator, value: Tensor) -> Tensor:
+    """The smallest of the values (1,) of all processes; on the host its share of each."""
+    everywhere: Tensor = made.gather(value)
+    return everywhere.min() // (1 if made.device.type == "cuda" else made.num_processes)
+
+
+def any_rank(found: bool, device: torch.device) -> bool:  # noqa: FBT001
+    """Whether any process has found it; a collective, so that all go the same way."""
+    if not torch.distributed.is_initialized():
+        return found
+    flag = torch.tensor(float(found), device=device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that may be shared out, gathered; a collective then."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole `value`, laid out as `like`."""
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+def meta_copies(student: Network, F_teacher: Network) -> tuple[Network, Network]:
+    """Copies without weights, of which `gathered` makes whole ones after sharding. What both share, the copies do."""
+    memo: dict[int, Any] = {}
+    for p in (*student.parameters(), *F_teacher.parameters()):
+        memo[id(p)] = nn.Parameter(p.detach().to("meta"), p.requires_grad)
+    return copy.deepcopy((student, F_teacher), memo)
+
+
+def gathered(sharded: Network, bones: Network, device: torch.device, *, main: bool) -> Network:
+    """A whole network out of a sharded one, in the main process; a collective. Other processes get an empty one."""
+    shares = dict(sharded.named_parameters())
+    for name, empty in list(bones.named_parameters()):
+        value = whole(shares[name].detach())
+        if main:
+            owner, _, leaf = name.rpartition(".")
+            setattr(bones.get_submodule(owner), leaf, nn.Parameter(value.to(device), empty.requires_grad))
+    return bones.to(device) if main else bones

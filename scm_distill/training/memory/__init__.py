@@ -1,0 +1,1 @@
+"""What a run needs of memory, before and after it runs out."""

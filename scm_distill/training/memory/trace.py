@@ -1,0 +1,78 @@
+"""Counting what a computation allocates, on real tensors or on fake ones, which have everything but contents."""
+
+import copy
+import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from scm_distill.models.network import Network
+
+
+class Peak(NamedTuple):
+    """Of a trace, in bytes: `total` with the `gradients` that were there by then, and `bare` of any."""
+
+    total: int = 0
+    gradients: int = 0
+    bare: int = 0
+
+
+class AllocationTracker(TorchDispatchMode):
+    """Counts the bytes of all storages that are made while it is on."""
+
+    def __init__(self, *, fake: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fake, self.now, self.gradients, self.peak = fake, 0, 0, Peak()
+        self.seen: dict[int, weakref.ref[Any]] = {}
+
+    def _add(self, x: Tensor, *, counted: bool) -> None:
+        storage = x.untyped_storage()
+        key, size = storage._cdata, storage.nbytes() if counted else 0
+        if key in self.seen and self.seen[key]() is not None:
+            return
+
+        def gone(_: Any) -> None:
+            self.now -= size
+            self.seen.pop(key, None)
+
+        self.seen[key] = weakref.ref(storage, gone)
+        self.now += size
+        highest = max(self.peak[:2], (self.now, self.gradients))
+        self.peak = Peak(*highest, max(self.peak.bare, self.now - self.gradients))
+
+    def own(self, p: Tensor) -> None:
+        """Book the gradient of a parameter as such; its hook."""
+        assert p.grad is not None
+        self.gradients += p.grad.untyped_storage().nbytes()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors, dtype = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], (kwargs or {}).get("dtype")
+        real = tensors or (dtype is not None and not dtype.is_floating_point)  # integers, and what is made of them
+        real = self.fake and real and not any(isinstance(x, fake_tensor.FakeTensor) for x in tensors)
+        for x in tensors:
+            self._add(x, counted=False)  # what was there before
+        with fake_tensor.unset_fake_temporarily() if real else nullcontext():
+            out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self._add(x, counted=True)
+        return out
+
+
+def fake_copy(network: Network, mode: Any, device: torch.device) -> Network:
+    """A copy of `network` without contents."""
+    clock = network.clock  # reads tables, and takes no memory to speak of
+    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, index=lambda t: 500 * t)
+    memo: dict[int, Any] = {id(clock): ends}
+    for x in (*network.parameters(), *network.buffers()):
+        if x.is_floating_point() or x.is_meta:
+            with mode:
+                empty = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
+            memo[id(x)] = nn.Parameter(empty, x.requires_grad) if isinstance(x, nn.Parameter) else empty
+    return copy.deepcopy(network, memo)

@@ -1,0 +1,167 @@
+"""From recipe to networks: read the teacher, smooth its time, give the student its output; every change is measured."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scm_distill import config, teachers
+from scm_distill.autodiff.derivatives import Cond, tangent_pass
+from scm_distill.errors import UserError
+from scm_distill.maths.tangent import norm
+from scm_distill.models import lora, low_pass
+from scm_distill.models.network import Network
+from scm_distill.progress import Reporter
+from scm_distill.training.verify import verify
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """What a run is made of, before the student is wrapped for training."""
+
+    teacher: teachers.Teacher
+    F_teacher: Network
+    t_max: float
+    verified: dict[str, float]
+
+
+def load_teacher(recipe: config.Recipe, device: torch.device | None = None) -> teachers.Teacher:
+    """Read the recipe's teacher. Raises UserError."""
+    source = recipe.teacher
+    return teachers.load(
+        source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
+        config=source.config, call=source.call, device=device,
+    )  # fmt: skip
+
+
+def check_packages(recipe: config.Recipe) -> None:
+    """Raises UserError where a package that the recipe needs is not installed."""
+    if recipe.lora.rank is not None:
+        lora.require()
+
+
+def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> LoadedTeacher:
+    """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+    check_packages(recipe)
+    return assemble(recipe, load_teacher(recipe, device))
+
+
+def assemble(recipe: config.Recipe, teacher: teachers.Teacher) -> LoadedTeacher:
+    """The teacher in TrigFlow form, held against its stock pipeline. Raises UserError."""
+    sigma_d = recipe.objective.sigma_d
+    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
+    if fixed is not None and fixed != sigma_d:
+        raise UserError(
+            f"The preconditioning of this EDM teacher has sigma_data {fixed:g}, objective.sigma_d is {sigma_d:g}.",
+            f"Set objective.sigma_d={fixed:g}.",
+        )
+    _check_guidance(recipe, teacher)
+    clock = teacher.clock(sigma_d)
+    # An epsilon teacher stays float32: near t_max its rounding is divided by cos t (bf16: 11 % of F on the digits).
+    dtype = None if teacher.prediction == "epsilon" else autocast_dtype(recipe)
+    network = Network(teacher.net, clock, teacher.prediction, sigma_d, call=teacher.convention, rule=teacher.rule)
+    network.eval().requires_grad_(False)
+    verified = verify(network, teacher)
+    network.autocast = dtype
+    t_max = clock.t_max  # where the teacher's own clock stays, its last step is where sampling starts
+    if reclocks(recipe, teacher):
+        t_max = min(math.atan(recipe.sampler.sigma_max / sigma_d), t_max)
+    outside = [t for t in recipe.export.t_mid if not clock.t_min < t < t_max]
+    if outside:
+        raise UserError(
+            f"export.t_mid {outside[0]} lies outside the teacher's times, {clock.t_min:.4f} to {t_max:.4f}.",
+            "Choose t_mid between them.",
+        )
+    return LoadedTeacher(teacher, network, t_max, verified)
+
+
+def reclocks(recipe: config.Recipe, teacher: teachers.Teacher) -> bool:
+    """Whether the student gets a clock of its own. Raises UserError where that is asked for and impossible."""
+    if recipe.adapt.reclock is True and not teacher.pixels:
+        raise UserError(
+            f"A {type(teacher.net).__name__} keeps its teacher's clock: only pixel UNets are re-clocked.",
+            "Set adapt.reclock=auto.",
+        )
+    return teacher.pixels and recipe.adapt.reclock is not False
+
+
+def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
+    scale, reading = recipe.guidance.scale, teacher.reading
+    if scale is None:
+        return
+    why = "it is unconditional or takes labels only" if reading is None else reading.no_guidance
+    told = reading is not None and reading.convention.scale_of is not None
+    if teacher.rule is None and not told:
+        raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
+    if recipe.guidance.dropout and teacher.rule is None:
+        raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
+    if not isinstance(scale, tuple) or teacher.convention is None:
+        return
+    net = teacher.family.student(teacher.net)
+    wider = teacher.family.guidance_input(net, teacher.convention)
+    if wider is None:
+        raise UserError(
+            f"A {type(teacher.net).__name__} has no input for a range of guidance scales.",
+            "Set one guidance.scale; it is baked into the student.",
+        )
+    if recipe.lora.rank is not None and wider[0] is not net:
+        raise UserError(
+            f"A {type(net).__name__} is told a range of guidance scales by a layer of its own, which no adapter has.",
+            "Set one guidance.scale, or leave lora.rank away.",
+        )
+
+
+def autocast_dtype(recipe: config.Recipe) -> torch.dtype | None:
+    """The dtype of the products that train.precision asks for; None is float32."""
+    return torch.bfloat16 if recipe.train.precision == "bf16" else None
+
+
+def smooth(parts: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: config.Recipe, report: Reporter) -> float:
+    """Choose and set the teacher's low-pass; say what it changed. Returns its width in native steps."""
+    F, wanted = parts.F_teacher, recipe.adapt.smooth_time
+    if not low_pass.filters(F.net):
+        if wanted not in ("auto", 0):
+            raise UserError("No time embedding of sinusoids was found to smooth.", "Set adapt.smooth_time=auto.")
+        report.say("time smoothing: none, since no layer of this network reads sinusoids of its time")
+        return 0.0
+    width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if wanted == "auto" else wanted
+    changed = low_pass.change(F, x_t, t, cond, width)
+    before = _derivative_norm(F, x_t, t, cond)
+    low_pass.set_width(F.net, width)
+    after = _derivative_norm(F, x_t, t, cond)
+    report.say(
+        f"time smoothing: {width:g} steps change the teacher's F by {changed:.2%}; "
+        f"rms of cos t sin t dF/dt {before:.3g} -> {after:.3g}"
+    )
+    return width
+
+
+def difference_step(parts: LoadedTeacher, objective: config.Objective) -> float:
+    """Of the central difference, in ln(tan t): flows and EDM networks know any time, so theirs may be short."""
+    if objective.difference_step != "auto":
+        return objective.difference_step
+    return 0.02 if parts.teacher.alphas_cumprod is not None else 0.002
+
+
+def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
+    """Root-mean-square of cos t sin t dF/dt of a network along its own ODE; nan where it has no forward derivative."""
+    with torch.no_grad():
+        v = F(x_t / F.sigma_d, t, cond)
+    try:
+        _, cs_dF = tangent_pass(F, x_t / F.sigma_d, t, cond, v)
+    except NotImplementedError:
+        return float("nan")
+    return float(norm(cs_dF, "rms").square().mean().sqrt())
+
+
+def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> None:
+    """Under bf16, see to it that no network rounds its time. Raises UserError where one does all the same."""
+    if (dtype := autocast_dtype(recipe)) is None or not low_pass.filters(F.net):
+        return
+    left = low_pass.exact_time(F, x_t, t, cond, dtype)
+    report.say(f"bf16: the sinusoids of the time are off by {left:.1e}")
+    if left > low_pass.ROUNDED:
+        raise UserError(
+            f"In bf16 this network rounds its time: its sinusoids are off by {left:.1e}.", "Set train.precision=fp32."
+        )

@@ -1,0 +1,289 @@
+"""The Triton kernel of attention and its tangent, in Triton's CPU interpreter, against float64 forward AD."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd import forward_ad as fwAD
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from scm_distill.autodiff import flash
+
+KERNEL = "scm_distill.autodiff.flash_kernel"
+B, H, N, M, D = 2, 2, 37, 21, 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def interpreter() -> Iterator[Any]:
+    """Load the kernel anew, interpreted, and forget it afterwards: other tests of this process see no interpreter.
+
+    Triton decides when a function is decorated, and diffusers has imported Triton by now: the two functions of its
+    standard library that the kernel calls must be interpreted too.
+    """
+    pytest.importorskip("triton")
+    tl = importlib.import_module("triton.language")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        Interpreted = importlib.import_module("triton.runtime.interpreter").InterpretedFunction
+        for name in ("sum", "max"):
+            if not isinstance(function := getattr(tl, name), Interpreted):
+                patch.setattr(tl, name, Interpreted(function.fn))
+        before = sys.modules.pop(KERNEL, None)
+        kernel = importlib.import_module(KERNEL)
+        assert kernel.INTERPRETED
+        yield kernel
+        sys.modules.pop(KERNEL)
+        if before is not None:
+            sys.modules[KERNEL] = before
+
+
+def draws(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> list[torch.Tensor]:
+    """Values that `dtype` holds exactly, so that the float64 reference has the same inputs."""
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def reference(tensors: list[Any], mask: Any, causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """O and dO by forward AD through the unfused attention, in float64; keys repeated for their groups."""
+    q, k, v, dq, dk, dv = (x if x is None else x.double() for x in tensors)
+    groups = q.shape[-3] // k.shape[-3]
+    k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))
+    mask = mask.double() if mask is not None and mask.is_floating_point() else mask
+    with sdpa_kernel(SDPBackend.MATH), fwAD.dual_level(), torch.no_grad():
+        duals = (x if d is None else fwAD.make_dual(x, d) for x, d in ((q, dq), (k, dk), (v, dv)))
+        dual = torch.nn.functional.scaled_dot_product_attention(*duals, attn_mask=mask, is_causal=causal, scale=scale)
+        primal, tangent = fwAD.unpack_dual(dual)
+        return primal, tangent
+
+
+def error(mine: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((mine.double() - theirs).norm() / theirs.norm())
+
+
+def check(tensors: list[Any], *, mask: Any = None, causal: bool = False, scale: float = 0.3, tol: float = 1e-6) -> None:
+    """Both modes of the kernel: O and dO together, and dO where O is known."""
+    o, dO = reference(tensors, mask, causal, scale)
+    mine, d_mine = flash.attention_with_tangent(*tensors, mask=mask, causal=causal, scale=scale)
+    given = o.to(mine.dtype)
+    same, d_alone = flash.attention_with_tangent(*tensors, given, mask=mask, causal=causal, scale=scale)
+    assert mine.dtype == d_mine.dtype == d_alone.dtype == tensors[0].dtype
+    assert mine.shape == d_mine.shape == d_alone.shape == o.shape
+    assert torch.equal(same, given)
+    errors = error(mine, o), error(d_mine, dO), error(d_alone, dO)
+    assert max(errors) < tol, errors
+
+
+def cross(d: int = D, e: int | None = None, dtype: torch.dtype = torch.float32, heads: int = H) -> list[Any]:
+    shapes = ((B, H, N, d), (B, heads, M, d), (B, heads, M, e or d))
+    return draws(*shapes, *shapes, dtype=dtype)
+
+
+@pytest.mark.parametrize(("d", "e"), [(8, 8), (32, 32), (40, 40), (64, 64), (72, 72), (128, 128), (40, 72), (24, 8)])
+def test_head_dimensions(d: int, e: int) -> None:
+    check(cross(d, e))
+
+
+def test_the_widest_head() -> None:
+    shape = (1, 1, 19, 256)
+    check(draws(*[shape] * 6), scale=1 / 16)
+
+
+@pytest.mark.parametrize("n", [1, 32, 97])
+@pytest.mark.parametrize("m", [1, 16, 33])
+def test_any_two_lengths(n: int, m: int) -> None:
+    shapes = ((1, 1, n, 16), (1, 1, m, 16), (1, 1, m, 16))
+    q, k, v, dq, dk, dv = draws(*shapes, *shapes)
+    if m == 1:  # P = 1: dO = dV, all else cancels
+        _, dO = flash.attention_with_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=0.3)
+        assert torch.allclose(dO, dv.expand(1, 1, n, 16), atol=1e-6)
+    else:
+        check([q, k, v, dq, dk, dv])
+
+
+MASKS = {
+    "padding": (B, 1, 1, M),
+    "per row": (1, 1, N, M),
+    "full": (B, H, N, M),
+    "per key": (M,),
+    "per query": (B, 1, N, 1),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_additive_mask(kind: str) -> None:
+    (mask,) = draws(MASKS[kind], seed=1)
+    check(cross(), mask=mask.masked_fill(mask > 1.5, float("-inf")) if kind in ("padding", "full") else mask)
+
+
+@pytest.mark.parametrize("kind", ["padding", "per row", "full", "per key"])
+def test_boolean_mask(kind: str) -> None:
+    check(cross(), mask=draws(MASKS[kind], seed=1)[0] > -0.6)
+
+
+def test_rows_that_see_nothing_are_zero() -> None:
+    tensors = cross()
+    mask = torch.ones(N, M, dtype=torch.bool)
+    mask[5] = False
+    mask[:, :18] &= torch.arange(N)[:, None] % 2 == 0  # odd rows see the last keys only
+    for bias in (mask, torch.zeros(N, M).masked_fill(~mask, float("-inf"))):
+        o, dO = flash.attention_with_tangent(*tensors, mask=bias, causal=False, scale=0.3)
+        assert not o[:, :, 5].any()
+        assert not dO[:, :, 5].any()
+        assert torch.isfinite(o).all()
+        assert torch.isfinite(dO).all()
+    seen = [i for i in range(N) if i != 5]
+    q, k, v, dq, dk, dv = tensors
+    check([q[:, :, seen], k, v, dq[:, :, seen], dk, dv], mask=mask[seen])
+
+
+@pytest.mark.parametrize(("n", "m"), [(50, 50), (20, 45), (45, 20)])
+def test_causal(n: int, m: int) -> None:
+    shapes = ((1, 2, n, 16), (1, 2, m, 16), (1, 2, m, 16))
+    check(draws(*shapes, *shapes), causal=True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_grouped_queries(causal: bool) -> None:
+    shapes = ((1, 6, 33, 16), (1, 2, 33, 16), (1, 2, 33, 16))
+    check(draws(*shapes, *shapes), causal=causal)
+
+
+@pytest.mark.parametrize("kept", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_a_missing_tangent_is_zero(kept: tuple[int, ...]) -> None:
+    tensors = cross()
+    check([*tensors[:3], *(d if i in kept else None for i, d in enumerate(tensors[3:]))])
+
+
+def test_no_tangent_at_all() -> None:
+    q, k, v, *_ = cross()
+    rest = {"mask": None, "causal": False, "scale": 0.3}
+    o, dO = flash.attention_with_tangent(q, k, v, None, None, None, **rest)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
+    assert torch.allclose(o, expected, atol=1e-6)
+    assert not dO.any()
+    same, dO = flash.attention_with_tangent(q, k, v, None, None, None, o, **rest)
+    assert same is o
+    assert not dO.any()
+
+
+def test_strides_of_transposed_and_sliced_tensors() -> None:
+    qkv, dqkv = draws((B, 33, 3 * H * 24), (B, 33, 3 * H * 24))
+    q, k, v, dq, dk, dv = (
+        x.unflatten(-1, (H, 24)).transpose(1, 2) for big in (qkv, dqkv) for x in big.chunk(3, dim=-1)
+    )
+    tensors = [q, k, v, dq.contiguous(), dk.mT.contiguous().mT, dv[:, :1].expand(B, H, 33, 24)]
+    check(tensors)
+    o, dO = flash.attention_with_tangent(*tensors, mask=None, causal=False, scale=1.0)
+    assert o.transpose(1, 2).is_contiguous()  # what the caller flattens next
+    assert dO.transpose(1, 2).is_contiguous()
+
+
+def test_nothing_beyond_the_edges_is_read_or_written() -> None:
+    padded = [torch.full((1, 1, 64, 32), float("nan")) for _ in range(6)]
+    inner = [x[:, :, 3:40, 5:25] for x in padded]
+    for x, values in zip(inner, draws(*[(1, 1, 37, 20)] * 6), strict=True):
+        x.copy_(values)
+    check(inner)
+
+
+@pytest.mark.parametrize("lead", [(), (2, 3)])
+def test_other_ranks(lead: tuple[int, ...]) -> None:
+    shapes = ((*lead, 2, 18, 16), (*lead, 2, 9, 16), (*lead, 2, 9, 16))
+    tensors = draws(*shapes, *shapes)
+    for mask in (None, *draws((18, 9), (*lead, 1, 1, 9), seed=1)):
+        check(tensors, mask=mask)
+
+
+def test_float16() -> None:
+    check(cross(64, dtype=torch.float16), scale=0.125, tol=1e-3)
+    shapes = ((1, 2, 70, 40), (1, 2, 45, 40), (1, 2, 45, 40))
+    (mask,) = draws((70, 45), dtype=torch.float16, seed=1)
+    check(draws(*shapes, *shapes, dtype=torch.float16), mask=mask, tol=1e-3)
+
+
+def test_an_offset_that_all_keys_share_costs_no_precision() -> None:
+    q, k, v, dq, dk, dv = cross(64, dtype=torch.float16)
+    (offset,) = draws((1, H, 1, 64), seed=2)
+    shifted = (k.float() + 8 * offset).half()
+    check([q, shifted, v, dq, dk, dv], scale=0.125, tol=6e-4)  # 1.3e-3 without the centre
+
+
+def test_empty_tensors() -> None:
+    q, k = torch.zeros(1, 1, 0, 16), torch.zeros(1, 1, 4, 16)
+    o, dO = flash.attention_with_tangent(q, k, k, q, k, k, mask=None, causal=False, scale=1.0)
+    assert o.shape == dO.shape == q.shape
+    o, dO = flash.attention_with_tangent(k, q, q, k, q, q, mask=None, causal=False, scale=1.0)
+    assert not o.any()
+    assert not dO.any()
+
+
+@pytest.mark.parametrize("wrong", ["heads", "tangent", "width", "length"])
+def test_shapes_that_do_not_fit_are_refused(wrong: str) -> None:
+    q, k, v, dq, dk, dv = cross()
+    k, v = {"heads": (k[:, :1].repeat(1, 3, 1, 1), v[:, :1].repeat(1, 3, 1, 1)), "length": (k[:, :, 1:], v)}.get(
+        wrong, (k, v)
+    )
+    if wrong == "heads":
+        dk, dv = torch.zeros_like(k), torch.zeros_like(v)
+    if wrong == "tangent":
+        dq = dq[:, :, 1:]
+    if wrong == "width":
+        v = dv = torch.zeros(B, H, M, 257)
+    with pytest.raises(ValueError, match=r"No kernel|Attention got"):
+        flash.attention_with_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=1.0)
+
+
+def test_availability(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = torch.zeros(1, 1, 4, 64)
+    assert flash.available(q)
+    assert flash.available(q.half(), q)
+    assert not flash.available(q.bfloat16())  # the interpreter's bfloat16 is wrong
+    assert not flash.available(q.double())
+    assert not flash.available(torch.zeros(1, 1, 4, 257))
+    assert not flash.available(q, torch.zeros(1, 1, 4, 257))
+    monkeypatch.setitem(sys.modules, KERNEL, None)  # as if Triton were missing
+    assert not flash.available(q)
+    monkeypatch.undo()
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert not flash.available(q)
+
+
+@pytest.mark.parametrize("kept", [(0, 1, 2), (0,), (2,), ()])
+def test_the_flop_counter_counts_the_products_that_are_made(kept: tuple[int, ...]) -> None:
+    q, k, v, *d = cross(16, 24, heads=1)
+    dq, dk, dv = (x if i in kept else None for i, x in enumerate(d))
+    rest = {"mask": None, "causal": False, "scale": 0.3}
+    products = 16 * (1 + (0 in kept) + (1 in kept)) + 24 * (1 + (0 in kept or 1 in kept) + (2 in kept))
+    with FlopCounterMode(display=False) as counter:
+        o, _ = flash.attention_with_tangent(q, k, v, dq, dk, dv, **rest)
+    assert counter.get_total_flops() == 2 * B * H * N * M * products
+    with FlopCounterMode(display=False) as counter:
+        flash.attention_with_tangent(q, k, v, dq, dk, dv, o, **rest)
+    assert counter.get_total_flops() == (2 * B * H * N * M * (products - 24) if kept else 0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_compiler_traces_it_whole(given: bool) -> None:
+    tensors = cross()
+    (mask,) = draws((B, 1, 1, M), seed=1)
+
+    def f(*tensors: torch.Tensor) -> torch.Tensor:
+        if not flash.available(tensors[0]):
+            return tensors[0]
+        o = torch.zeros(B, H, N, D) if given else None
+        return 2 * flash.attention_with_tangent(*tensors, o, mask=mask > 0, causal=False, scale=0.3)[1]
+
+    with torch.no_grad():
+        compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(*tensors), f(*tensors))
+
+
+def test_the_operators_are_registered_soundly() -> None:
+    q, k, v, dq, _, dv = cross()
+    for op, o in ((flash.attention_and_tangent, ()), (flash.attention_tangent, (torch.zeros_like(q),))):
+        args = (q.transpose(1, 2).contiguous().transpose(1, 2), k, v, dq, None, dv, *o, None, False, 0.3, False)
+        torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
