@@ -47,7 +47,7 @@ def native_time(prediction: Prediction, t: Tensor, sigma_d: float) -> Tensor:
         case "edm" | "ve_epsilon" | "ve_sample":
             return edm_noise(t, sigma_d)
         case _:
-            return DiscreteSchedule(LINEAR, sigma_d).index(t)
+            return DiscreteSchedule(LINEAR, sigma_d).network_time(t)
 
 
 def native_raw(prediction: Prediction, x_nat: Tensor, time: Tensor, x_0: X0, sigma_d: float) -> Tensor:

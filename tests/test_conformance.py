@@ -85,7 +85,7 @@ def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Te
     ]
     if "z" in seen:
         steps[0].draws = [seen["z"]]
-    cond = trained.prepared.given.typical(torch.zeros(1, dtype=torch.long))
+    cond = trained.prepared.conditioning.for_evaluation(torch.zeros(1, dtype=torch.long))
     x_0, _ = self_check.repeat(student, convention, steps, (exported.t_max, exported.t_mid), cond)
     return x_0
 

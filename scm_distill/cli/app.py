@@ -96,7 +96,7 @@ def train(
         if as_json:
             console.result_json(summary)
             return
-        rows = [[str(r["sampler"]), str(r["evaluations"]), f"{r['distance']:.4g}"] for r in summary["table"]]
+        rows = [[str(r["sampler"]), str(r["nfe"]), f"{r['distance']:.4g}"] for r in summary["table"]]
         console.table("Distance to the data (lower is better)", ("sampler", "network evaluations", "distance"), rows)
         first = {"prompt": "prompt", "labels": "class_labels=[0]", "none": "batch_size=16"}[summary["driver"]]
         call = ", ".join([first, *(f"{name}={value!r}" for name, value in summary["call"].items())])

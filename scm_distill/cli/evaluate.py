@@ -112,7 +112,7 @@ def _show(result: dict[str, Any]) -> None:
     columns = ("", "steps", "evals", "ms", *(COLUMNS[name] for name in used))
     table = [
         [
-            row["who"], str(row["steps"]), f"{row['evaluations']:g}", f"{row['ms_per_sample']:.3g}",
+            row["who"], str(row["steps"]), f"{row['nfe']:g}", f"{row['ms_per_sample']:.3g}",
             *(f"{row['metrics'][name]:.3g}" for name in used),
         ]
         for row in result["rows"]
@@ -125,6 +125,6 @@ def _show(result: dict[str, Any]) -> None:
     if found := result["ratios"]:
         console.result(
             f"two steps: {found['fd']:.3g} x the distance of the teacher's {full} steps, "
-            f"{found['evaluations']:.3g} x fewer network evaluations, {found['wall_clock']:.3g} x faster "
+            f"{found['nfe']:.3g} x fewer network evaluations, {found['wall_clock']:.3g} x faster "
             f"({result['device']}, {result['dtype']})"
         )

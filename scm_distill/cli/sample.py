@@ -85,7 +85,7 @@ def _speed(summary: dict[str, Any]) -> list[str]:
         if (cost := summary.get(who)) is None:
             continue
         line = (
-            f"{who}: {cost['steps']} steps, {cost['evaluations']:.3g} network evaluations, "
+            f"{who}: {cost['steps']} steps, {cost['nfe']:.3g} network evaluations, "
             f"{cost['ms_per_sample']:.3g} ms a sample, {cost['samples_per_second']:.3g} samples/s "
             f"({cost['scheduler']}, batches of {cost['batch']}, {summary['dtype']} on {summary['device']})"
         )
@@ -94,6 +94,6 @@ def _speed(summary: dict[str, Any]) -> list[str]:
         times = summary["speedup"]
         lines.append(
             f"student over teacher: {times['wall_clock']:.3g} times as fast, "
-            f"{times['evaluations']:.3g} times fewer network evaluations"
+            f"{times['nfe']:.3g} times fewer network evaluations"
         )
     return lines

@@ -31,35 +31,35 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe, teacher = _open(repo, overrides, device)
-    parts = networks.assemble(recipe, teacher)
-    parts.F_teacher.to(device)
+    loaded = networks.assemble(recipe, teacher)
+    loaded.F_teacher.to(device)
     report.advance(1)
-    F, facts = parts.F_teacher, _facts(parts)
+    F, facts = loaded.F_teacher, _facts(loaded)
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
         prepared = _prepared(recipe, teacher, Path(temporary))
-        cond = on(prepared.given.typical(torch.zeros(TIMES, dtype=torch.long)), device)
-        t = torch.linspace(F.clock.t_min, parts.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
+        cond = on(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
+        t = torch.linspace(F.clock.t_min, loaded.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
         noise = torch.randn(TIMES, *teacher.sample_shape, generator=torch.Generator().manual_seed(0))
         x_t = F.sigma_d * noise.to(device)
         layers = low_pass.prepare(F, x_t, t, cond)
         width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if layers else 0.0
         low_pass.set_width(F.net, width)
         report.advance(2)
-        student = new_student(parts, recipe, x_t, t, cond, Silent())
-        facts["adaptation"] = _adaptation(parts, student, layers, width)
+        student = new_student(loaded, recipe, x_t, t, cond, Silent())
+        facts["adaptation"] = _adaptation(loaded, student, layers, width)
         facts["tangent"] = _tangent(student, x_t, t, cond)
         report.advance(3)
         if teacher.reading is not None:
             facts["latent map"] = _latents(teacher)
         if export_check:
-            trained = Trained(recipe, parts, prepared, student.requires_grad_(False), 0)
+            trained = Trained(recipe, loaded, prepared, student.requires_grad_(False), 0)
             facts["export"] = _export(trained, Path(temporary) / "export")
     report.advance(4)
     report.end()
     count = sum(p.numel() for p in student.net.parameters())
     facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
     facts["verdict"] = _verdict(facts)
-    facts["recipe"] = _start(parts, recipe)
+    facts["recipe"] = _start(loaded, recipe)
     return facts
 
 
@@ -83,8 +83,8 @@ def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config
     return recipe, teacher
 
 
-def _facts(parts: networks.LoadedTeacher) -> dict[str, Any]:
-    teacher, F, reading = parts.teacher, parts.F_teacher, parts.teacher.reading
+def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
+    teacher, F, reading = loaded.teacher, loaded.F_teacher, loaded.teacher.reading
     facts: dict[str, Any] = {
         "pipeline": type(reading.stock.pipeline).__name__ if reading else "pixel pipeline of a UNet2DModel",
         "denoiser": type(teacher.family.student(teacher.net)).__name__,
@@ -92,7 +92,7 @@ def _facts(parts: networks.LoadedTeacher) -> dict[str, Any]:
         "sample": " x ".join(map(str, teacher.sample_shape)),
         "prediction": teacher.prediction,
         "scheduler": type(teacher.scheduler).__name__,
-        "times": f"t from {F.clock.t_min:.4f} to {parts.t_max:.4f}; network time {_time(parts)}",
+        "times": f"t from {F.clock.t_min:.4f} to {loaded.t_max:.4f}; network time {_time(loaded)}",
     }
     if reading is None:
         return {**facts, "conditions": f"{teacher.classes} classes" if teacher.classes else "none"}
@@ -104,14 +104,14 @@ def _facts(parts: networks.LoadedTeacher) -> dict[str, Any]:
         "modality": reading.modality,
         "conditions": f"{reading.stock.driver}; {', '.join(batched) or 'no arguments'}",
         "guidance": guidance or f"none: {reading.no_guidance}",
-        "verified": {name: float(f"{error:.2e}") for name, error in parts.verified.items()},
+        "verified": {name: float(f"{error:.2e}") for name, error in loaded.verified.items()},
     }
 
 
-def _time(parts: networks.LoadedTeacher) -> str:
-    reading = parts.teacher.reading
+def _time(loaded: networks.LoadedTeacher) -> str:
+    reading = loaded.teacher.reading
     if reading is None or reading.schedule.kind == "vp":
-        return f"is the index, 0 to {len(parts.teacher.alphas_cumprod) - 1}"  # type: ignore[arg-type]
+        return f"is the index, 0 to {len(loaded.teacher.alphas_cumprod) - 1}"  # type: ignore[arg-type]
     return reading.schedule.note
 
 
@@ -128,13 +128,13 @@ def _prepared(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) ->
     return TrainingData(NOTHING, Conditioning(teacher, conditions, recipe.guidance), None, prompts)
 
 
-def _adaptation(parts: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:
+def _adaptation(loaded: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:
     smooth = (
         f"low-pass of {width:g} steps in front of {', '.join(layers[:3])}{' ...' * (len(layers) > 3)}"
         if layers
         else "no layer reads sinusoids of the time, so none is smoothed"
     )
-    before = parts.F_teacher.prediction
+    before = loaded.F_teacher.prediction
     output = f"{before} becomes v" if student.prediction != before else f"{before} needs no change"
     return f"{smooth}; output: {output}"
 
@@ -168,9 +168,9 @@ def _export(trained: Trained, folder: Path) -> dict[str, Any]:
     return {"stock difference": float(f"{checked.relative:.2e}"), "call": call}
 
 
-def _start(parts: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, Any]:
+def _start(loaded: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, Any]:
     """The settings that this teacher needs, as a recipe."""
-    reading = parts.teacher.reading
+    reading = loaded.teacher.reading
     start: dict[str, Any] = {
         "teacher": recipe.teacher.model_dump(mode="json", exclude_defaults=True),
         "data": {"source": "teacher", "samples": 4096},
@@ -189,6 +189,6 @@ def _start(parts: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, An
             start["guidance"] = guidance
     if recipe.objective.sigma_d != 1:
         start["objective"] = {"sigma_d": recipe.objective.sigma_d}
-    start["optimizer"] = {"lr": 1e-4 if sum(p.numel() for p in parts.F_teacher.parameters()) < 5e8 else 2e-6}
+    start["optimizer"] = {"lr": 1e-4 if sum(p.numel() for p in loaded.F_teacher.parameters()) < 5e8 else 2e-6}
     start["train"] = {"steps": 20000, "batch_size": 256, "micro_batch_size": 8, "evaluate_samples": 16}
     return start

@@ -72,7 +72,7 @@ def sample(
                         index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
                         pictures += [picture(drawn)] if make_grid else []
                         done += 1
-                    rows, seconds = rows + part.evaluations * len(part.samples), seconds + part.seconds
+                    rows, seconds = rows + part.nfe * len(part.samples), seconds + part.seconds
                     report.advance(done, {"ms a sample": 1000 * seconds / done})
                 report.end()
                 summary[who] = _cost(sampler, count, rows, seconds, done)
@@ -91,7 +91,7 @@ def sample(
         mine, its = summary["student"], summary["teacher"]
         summary["speedup"] = {
             "wall_clock": its["ms_per_sample"] / mine["ms_per_sample"],
-            "evaluations": its["evaluations"] / mine["evaluations"],
+            "nfe": its["nfe"] / mine["nfe"],
         }
     return summary
 
@@ -100,7 +100,7 @@ def _cost(sampler: Sampler, steps: int, rows: float, seconds: float, n: int) -> 
     cost: dict[str, Any] = {
         "scheduler": sampler.facts.scheduler,
         "steps": steps,
-        "evaluations": rows / n,
+        "nfe": rows / n,
         "ms_per_sample": 1000 * seconds / n,
         "samples_per_second": n / seconds,
         "batch": min(sampler.size, n),

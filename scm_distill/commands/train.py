@@ -41,24 +41,24 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     """What a run would do, from the real teacher and data; nothing is written."""
     _share(recipe, world)
     check_paths(recipe)
-    parts = networks.open_parts(recipe)
-    source = origin(recipe, parts.teacher)
-    clock, teacher = parts.F_teacher.clock, parts.teacher
+    loaded = networks.open_parts(recipe)
+    source = origin(recipe, loaded.teacher)
+    clock, teacher = loaded.F_teacher.clock, loaded.teacher
     facts: dict[str, Any] = {
         "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",
         "parameters": sum(p.numel() for p in teacher.net.parameters()),
         "sample": " x ".join(map(str, teacher.sample_shape)),
-        "times": f"{clock.t_min:.4f} to {parts.t_max:.4f} (t_max)",
+        "times": f"{clock.t_min:.4f} to {loaded.t_max:.4f} (t_max)",
         "samples": len(source),
         "classes": teacher.classes or "unconditional",
     }
     if teacher.reading is not None:
-        facts["conditions"] = f"{len(source.given)}, by {teacher.reading.stock.driver}"
+        facts["conditions"] = f"{len(source.prompts)}, by {teacher.reading.stock.driver}"
         facts["guidance"] = str(teacher.rule or teacher.reading.no_guidance)
-        facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in parts.verified.items())
+        facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in loaded.verified.items())
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    planner, free = _planner(recipe, parts, world, device), available(device)
+    planner, free = _planner(recipe, loaded, world, device), available(device)
     memory = planner.fit(recipe, free)
     needed = planner.estimate(recipe, memory)
     facts["memory a process"] = f"{needed}, {memory} layout"
@@ -76,18 +76,18 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     }
 
 
-def _planner(recipe: config.Recipe, parts: networks.LoadedTeacher, world: int, device: torch.device) -> Planner:
+def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, device: torch.device) -> Planner:
     """Of the student that this run would begin with, on the conditions of the stock call that was watched."""
-    teacher, F = parts.teacher, parts.F_teacher
+    teacher, F = loaded.teacher, loaded.F_teacher
     home = next(F.parameters()).device
     cond = teacher.cond(torch.zeros(1, dtype=torch.long))
     if teacher.reading is not None:
         guided = recipe.guidance.scale is not None or teacher.rule is None
-        given = teacher.reading.witnesses[0].cond
+        given = teacher.reading.reference_steps[0].cond
         cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
     x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
     cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
-    student = new_student(parts, recipe, x, t, cond, Silent())
+    student = new_student(loaded, recipe, x, t, cond, Silent())
     return Planner(student, F, x, t, cond, device, world)
 
 
@@ -129,7 +129,7 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
         "t_mid_search": exported.search,
         "stock_difference": exported.difference,
         "call": exported.call,
-        "driver": trained.parts.teacher.reading.stock.driver if trained.parts.teacher.reading else "none",
+        "driver": trained.loaded.teacher.reading.stock.driver if trained.loaded.teacher.reading else "none",
     }
 
 

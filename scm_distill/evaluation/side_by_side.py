@@ -78,7 +78,7 @@ def measure(
             features[i].append(extractor(drawn.samples).double().cpu())
             if score is not None:
                 scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
-            rounds[i].append([len(seeds), drawn.seconds, drawn.evaluations, float(errors.sum())])
+            rounds[i].append([len(seeds), drawn.seconds, drawn.nfe, float(errors.sum())])
             report.advance(r * len(them) + i + 1)
     report.end()
     none = torch.zeros(0, dtype=torch.float64)
@@ -122,7 +122,7 @@ def rows(
                 "who": one.who,
                 "scheduler": one.sampler.facts.scheduler,
                 "steps": one.steps,
-                "evaluations": float((evaluations * samples).sum() / samples.sum()),
+                "nfe": float((evaluations * samples).sum() / samples.sum()),
                 "batch": one.sampler.size,
                 "ms_per_sample": 1000 * float((seconds / samples).median()),
                 "metrics": found,
@@ -153,6 +153,6 @@ def ratios(
     full, few = table[0], table[two]
     return {
         "fd": few["metrics"]["fd"] / full["metrics"]["fd"],
-        "evaluations": full["evaluations"] / few["evaluations"],
+        "nfe": full["nfe"] / few["nfe"],
         "wall_clock": float((tallies[0].rounds[:, 1] / tallies[two].rounds[:, 1]).median()),
     }

@@ -89,7 +89,7 @@ def fill(
     """Write all of an export but its card; the two-step call, and the check. Raises UserError if it does not check."""
     network = trained.student
     metadata = {
-        "base_model": trained.parts.teacher.name,
+        "base_model": trained.loaded.teacher.name,
         "sigma_d": repr(network.sigma_d),
         "t_max": repr(best.t_max),
         "t_mid": repr(best.t_mid),
@@ -99,7 +99,7 @@ def fill(
     student = self_check.alone(network)
     call = save(trained, student, best, folder, metadata, report)
     private.forget_paths(folder)
-    licence.copy_licence(trained.parts.teacher.source.repo, folder)
+    licence.copy_licence(trained.loaded.teacher.source.repo, folder)
     (folder / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
     checked = check(folder, student, best, trained, call)
     if not checked.relative <= TOLERANCE:
@@ -136,7 +136,7 @@ def save(
     trained: Trained, student: Network, best: Grid, folder: Path, metadata: dict[str, str], report: Reporter
 ) -> dict[str, Any]:
     """Write the pipeline folder and student.safetensors; the arguments of its two-step call."""
-    teacher = trained.parts.teacher
+    teacher = trained.loaded.teacher
     if teacher.reading is None:
         net, bar = _pixel(student, best, trained.recipe, report)
         scheduler = schedulers.discrete(bar, student.prediction, best.original)
@@ -167,7 +167,7 @@ def _pixel(student: Network, best: Grid, recipe: config.Recipe, report: Reporter
 
 def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, dict[str, Any]]:
     """Any other denoiser as a stock network, its scheduler, and the arguments of the call beside the prompt."""
-    teacher, given = trained.parts.teacher, trained.prepared.given
+    teacher, conditioning = trained.loaded.teacher, trained.prepared.conditioning
     reading, family = teacher.reading, teacher.family
     assert reading is not None
     net = low_pass.fold(student.net)
@@ -181,17 +181,17 @@ def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, d
     else:
         scheduler = schedulers.edm(old, best, cast(EDMClock, student.clock))
     if kind == "flow" and old.config.get("invert_sigmas", False):
-        witness = reading.witnesses[0]
-        total = float(student.clock.index(torch.tensor(0.0)).round())
-        net = reverse(student, net, witness.x_nat.cpu(), on(witness.cond, torch.device("cpu")), total)
+        reference_step = reading.reference_steps[0]
+        total = float(student.clock.network_time(torch.tensor(0.0)).round())
+        net = reverse(student, net, reference_step.x_nat.cpu(), on(reference_step.cond, torch.device("cpu")), total)
     call: dict[str, Any] = {"num_inference_steps": 2, **reading.stock.extra}
     if reading.convention.scale_of or isinstance(trained.recipe.guidance.scale, tuple):
-        call["guidance_scale"] = given.typical_scale
+        call["guidance_scale"] = conditioning.evaluation_scale
     elif reading.stock.guided_by == "guidance_scale" and not family.carries_no_guidance:
         call["guidance_scale"] = reading.off
     if family.times_in_call:
         t_mid = torch.tensor(best.t_mid, dtype=torch.float64)
-        top = float(student.clock.index(torch.tensor(best.t_max, dtype=torch.float64)).round())
-        call["timesteps"] = [int(top), int(student.clock.index(t_mid).round())]
+        top = float(student.clock.network_time(torch.tensor(best.t_max, dtype=torch.float64)).round())
+        call["timesteps"] = [int(top), int(student.clock.network_time(t_mid).round())]
         call["sigmas"] = [1.0, float(flow_time(t_mid, student.sigma_d))]
     return family.exported(net), scheduler, call

@@ -24,7 +24,7 @@ def collect(
     gallery: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The facts of a run and of its export in `folder`, as JSON holds them."""
-    teacher, recipe = trained.parts.teacher, trained.recipe
+    teacher, recipe = trained.loaded.teacher, trained.recipe
     reading, source = teacher.reading, recipe.data.source
     index = json.loads((folder / "model_index.json").read_text())
     return {
@@ -74,7 +74,7 @@ def collect(
 
 def _guidance(trained: Trained) -> dict[str, Any]:
     """What of `Stock.arguments` makes the teacher's own call what the student learnt from: scales, negative prompt."""
-    reading, typical = trained.parts.teacher.reading, trained.prepared.given.typical_scale
+    reading, typical = trained.loaded.teacher.reading, trained.prepared.conditioning.evaluation_scale
     if reading is None:
         return {}
     negative = trained.recipe.guidance.negative_prompt

@@ -28,7 +28,7 @@ def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter
 
     Sample i is drawn from seed i, the way the card's snippet draws it. Empty where the pipeline's call leaves latents.
     """
-    teacher = trained.parts.teacher
+    teacher = trained.loaded.teacher
     if call.get("output_type") == "latent":
         return []
     if teacher.reading is None:

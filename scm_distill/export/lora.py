@@ -37,7 +37,7 @@ def write(
     `merged` is the student with the adapter in its weights, on the CPU. "file" is None where the teacher's stock
     pipeline cannot be made the student by one; "why" then says so.
     """
-    settings, teacher = trained.recipe.lora, trained.parts.teacher
+    settings, teacher = trained.recipe.lora, trained.loaded.teacher
     if settings.rank is None:
         return None
     weights = lora.pairs(trained.student.net)
@@ -109,7 +109,7 @@ def _compare(
     folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any]
 ) -> tuple[str | None, float]:
     """Why the teacher's stock pipeline with FILE is not the student, if it is not; and their relative difference."""
-    teacher, given = trained.parts.teacher, trained.prepared.given
+    teacher, conditioning = trained.loaded.teacher, trained.prepared.conditioning
     assert teacher.reading is not None
     stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
     kind: Any = getattr(diffusers, self_check.saved_scheduler(folder)["_class_name"])
@@ -117,7 +117,7 @@ def _compare(
     parts = teacher.family.parts()
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
         return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
-    ids = given.some(1, generator(0, "check"))
+    ids = conditioning.draw_ids(1, generator(0, "check"))
     driven = stock.arguments([trained.prepared.prompts[int(ids[0])]], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=FILE)
@@ -127,7 +127,12 @@ def _compare(
         return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
     try:
         found = self_check.compare(
-            pipeline, merged, (best.t_max, best.t_mid), given.typical(ids), {**driven, **call}, stock.denoiser
+            pipeline,
+            merged,
+            (best.t_max, best.t_mid),
+            conditioning.for_evaluation(ids),
+            {**driven, **call},
+            stock.denoiser,
         )
     except UserError as error:
         return f"with the adapter alone the teacher's {name} is no two-step student: {error.problem}", float("nan")

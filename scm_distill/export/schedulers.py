@@ -39,7 +39,7 @@ def flow_grid(t_mids: Sequence[float], clock: Clock, sigma_d: float, *, whole: b
     found: dict[float, Grid] = {}
     for t in t_mids:
         if whole:
-            tau = clock.index(torch.tensor(t, dtype=torch.float64)).round()
+            tau = clock.network_time(torch.tensor(t, dtype=torch.float64)).round()
             time = float(clock.time(tau))
         else:
             s = round(float(flow_time(torch.tensor(t), sigma_d)) / SIGMA_STEP) * SIGMA_STEP

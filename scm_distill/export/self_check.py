@@ -136,13 +136,13 @@ def alone(student: Network) -> Network:
 @torch.no_grad()
 def check(folder: Path, student: Network, best: Grid, trained: Trained, call: dict[str, Any]) -> Checked:
     """Stock diffusers on `folder` against the trained student, two steps."""
-    teacher, times = trained.parts.teacher, (best.t_max, best.t_mid)
+    teacher, times = trained.loaded.teacher, (best.t_max, best.t_mid)
     if teacher.reading is not None:
-        stock_call, given = teacher.reading.stock, trained.prepared.given
-        ids = given.some(1, generator(0, "check"))
+        stock_call, conditioning = teacher.reading.stock, trained.prepared.conditioning
+        ids = conditioning.draw_ids(1, generator(0, "check"))
         prompt = [trained.prepared.prompts[int(ids[0])]]
         driven = stock_call.arguments(prompt, 2)
-        return traced(folder, student, times, given.typical(ids), {**driven, **call}, stock_call.denoiser)
+        return traced(folder, student, times, conditioning.for_evaluation(ids), {**driven, **call}, stock_call.denoiser)
     return _check_pixel(folder, student, times, teacher)
 
 

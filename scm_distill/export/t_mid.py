@@ -24,7 +24,7 @@ from scm_distill.training.run import Trained
 
 def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
     """Features of the data, as many noises, and conditions: those of the data where they may share a batch."""
-    data, given = trained.prepared.data, trained.prepared.given
+    data, conditioning = trained.prepared.data, trained.prepared.conditioning
     n, seed = trained.recipe.export.samples, trained.recipe.train.seed
     device = next(trained.student.parameters()).device
     order = torch.randperm(len(data), generator=generator(seed, "export images"))[:n].tolist()
@@ -32,17 +32,20 @@ def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
     x_0, ids = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     eps = torch.randn(2, n, *x_0.shape[1:], generator=generator(seed, "export noise")).to(device)
     ids = ids[torch.arange(n) % len(ids)]
-    if given.conditions is not None and (given.conditions.bucket[ids] != given.conditions.bucket[ids[0]]).any():
-        ids = given.some(n, generator(seed, "export conditions"))
-    return block_features(x_0), eps, on(given.typical(ids), device)
+    if (
+        conditioning.conditions is not None
+        and (conditioning.conditions.bucket[ids] != conditioning.conditions.bucket[ids[0]]).any()
+    ):
+        ids = conditioning.draw_ids(n, generator(seed, "export conditions"))
+    return block_features(x_0), eps, on(conditioning.for_evaluation(ids), device)
 
 
 def grids(trained: Trained) -> list[Grid]:
     """The (t_max, t_mid) to search: the recipe's, or what the teacher's own schedule offers."""
-    recipe, student, teacher = trained.recipe, trained.student, trained.parts.teacher
+    recipe, student, teacher = trained.recipe, trained.student, trained.loaded.teacher
     clock: Any = student.clock
     if networks.reclocks(recipe, teacher):
-        return [Grid(trained.parts.t_max, t_mid, schedulers.MOST_STEPS) for t_mid in recipe.export.t_mid]
+        return [Grid(trained.loaded.t_max, t_mid, schedulers.MOST_STEPS) for t_mid in recipe.export.t_mid]
     if teacher.alphas_cumprod is not None:
         return schedulers.discrete_grid(clock.phi, recipe.export.t_mid)
     if isinstance(clock, EDMClock):
@@ -59,8 +62,8 @@ def _table(
     trained: Trained, reference: Tensor, eps: Tensor, cond: Cond, best: Grid
 ) -> list[dict[str, float | str | int]]:
     """Distance to the data of the teacher and the student, by network evaluations."""
-    parts, times = trained.parts, (best.t_max, best.t_mid)
-    F = parts.F_teacher
+    loaded, times = trained.loaded, (best.t_max, best.t_mid)
+    F = loaded.F_teacher
     path = spaced(F.clock, best.t_max, stock_loop.TEACHER_STEPS)
     with low_pass.original(F.net):
         x_T = F.sigma_d * eps[0]
@@ -72,4 +75,4 @@ def _table(
         ("student", 1, _distance(trained.student, reference, eps, cond, times[:1])),
         ("student", 2, _distance(trained.student, reference, eps, cond, times)),
     )
-    return [{"sampler": name, "evaluations": steps, "distance": distance} for name, steps, distance in rows]
+    return [{"sampler": name, "nfe": steps, "distance": distance} for name, steps, distance in rows]

@@ -34,12 +34,12 @@ class Clock(Protocol):
         """The tau of one step, positive."""
         ...
 
-    def index(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Tensor) -> Tensor:
         """tau(t), differentiable."""
         ...
 
     def time(self, k: Tensor) -> Tensor:
-        """t(tau), `index` undone, differentiable."""
+        """t(tau), `network_time` undone, differentiable."""
         ...
 
     def snap(self, t: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Clock(Protocol):
 
 def spaced(clock: Clock, t_max: float, steps: int) -> list[float]:
     """At most `steps` decreasing times from t_max to t_min, evenly spaced in the network's own time."""
-    ends = clock.index(torch.tensor([t_max, clock.t_min], dtype=torch.float64))
+    ends = clock.network_time(torch.tensor([t_max, clock.t_min], dtype=torch.float64))
     share = torch.linspace(0, 1, steps, dtype=torch.float64)
     times = clock.snap(clock.time(ends[0] + share * (ends[1] - ends[0])))
     return list(dict.fromkeys(times.tolist()))
@@ -88,7 +88,7 @@ class FlowClock:
         """|slope| / 1000."""
         return abs(self.slope) / 1000
 
-    def index(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Tensor) -> Tensor:
         """tau(t)."""
         s = flow_time(t, self.sigma_d)
         return self._table(s) if self._table else self.slope * s + self.offset
@@ -122,10 +122,10 @@ class EDMClock:
     @property
     def unit(self) -> float:
         """A thousandth of the range of tau."""
-        low, high = self.index(torch.tensor([self.t_min, self.t_max])).tolist()
+        low, high = self.network_time(torch.tensor([self.t_min, self.t_max])).tolist()
         return float(high - low) / 1000
 
-    def index(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Tensor) -> Tensor:
         """tau(t)."""
         if self.kind == "log":
             return edm_noise(t, self.sigma_d)
@@ -190,16 +190,16 @@ class DiscreteSchedule:
         """One index."""
         return 1.0
 
-    def index(self, t: Tensor) -> Tensor:
+    def network_time(self, t: Tensor) -> Tensor:
         """k(t) in [0, K - 1], fractional, differentiable, float64."""
         return self._index(t)
 
     def snap(self, t: Tensor) -> Tensor:
         """The time of the nearest index: nothing else was trained."""
-        return self.phi.to(t.device)[self.index(t).round().long()]
+        return self.phi.to(t.device)[self.network_time(t).round().long()]
 
     def time(self, k: Tensor) -> Tensor:
-        """phi(k), `index` undone, differentiable, float64."""
+        """phi(k), `network_time` undone, differentiable, float64."""
         return self._index.inverse(k)
 
 

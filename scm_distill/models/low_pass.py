@@ -88,7 +88,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
         )
         for n, m in linears.items()
     ]
-    tau = network.clock.index(t).float()
+    tau = network.clock.network_time(t).float()
     form = native(network.prediction, t, network.sigma_d)
     plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
     try:
@@ -156,7 +156,7 @@ def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Mod
 
     layers = [m for m in network.net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     hooks = [m.register_forward_pre_hook(look) for m in layers]
-    form, tau = native(network.prediction, t, network.sigma_d), network.clock.index(t).float()
+    form, tau = native(network.prediction, t, network.sigma_d), network.clock.network_time(t).float()
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             x = form.scale(x_t)

@@ -81,7 +81,7 @@ class Network(nn.Module):
         x_t = self.sigma_d * x
         t = t.double().clamp(self.clock.t_min, self.clock.t_max)  # never extrapolated: eps / cos t is singular beyond
         form = native(self.prediction, t, self.sigma_d)
-        k = self.clock.index(t).float()
+        k = self.clock.network_time(t).float()
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
             raw = self._native(form.scale(x_t), k, cond)
         return form.to_F(raw.to(x.dtype), x_t)

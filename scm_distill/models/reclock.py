@@ -30,7 +30,7 @@ def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
     net: Any = fold(network.net)
     k = torch.arange(len(t), device=net.device)
     with torch.no_grad():
-        target = old.time_embedding(old.time_proj(network.clock.index(t).float().to(net.device))).double()
+        target = old.time_embedding(old.time_proj(network.clock.network_time(t).float().to(net.device))).double()
         features = net.time_proj(k).double()
     weight = torch.ones(len(t), 1, dtype=torch.float64, device=net.device)
     weight[[len(t) // 2 - 1, -1]] = 10.0

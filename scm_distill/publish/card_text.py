@@ -91,8 +91,8 @@ def _summary(facts: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> 
     said = []
     if "fd" in ratios:
         said.append(f"{ratios['fd']:.3g} times the Frechet distance")
-    if "evaluations" in ratios:
-        said.append(f"{ratios['evaluations']:.3g} times fewer network evaluations")
+    if "nfe" in ratios:
+        said.append(f"{ratios['nfe']:.3g} times fewer network evaluations")
     if evaluation and "wall_clock" in ratios:
         said.append(f"{ratios['wall_clock']:.3g} times less time on {evaluation['device']}")
     if said:
@@ -177,7 +177,7 @@ def _measured(evaluation: Mapping[str, Any]) -> str:
     head = ["", "scheduler", "steps", "network evaluations", "ms a sample"]
     cells = [
         _bold(
-            [row["who"], row["scheduler"], str(row["steps"]), f"{row['evaluations']:g}", f"{row['ms_per_sample']:.3g}"]
+            [row["who"], row["scheduler"], str(row["steps"]), f"{row['nfe']:g}", f"{row['ms_per_sample']:.3g}"]
             + [_number(row["metrics"].get(name)) for name in names],
             really=row["who"] == "student" and row["steps"] == 2,
         )
@@ -204,8 +204,8 @@ def _distances(facts: Mapping[str, Any]) -> str:
     """What the export itself measured, without an extractor."""
     rows = [
         _bold(
-            [str(row["sampler"]), str(row["evaluations"]), f"{row['distance']:.4g}"],
-            really=row["sampler"] == "student" and row["evaluations"] == 2,
+            [str(row["sampler"]), str(row["nfe"]), f"{row['distance']:.4g}"],
+            really=row["sampler"] == "student" and row["nfe"] == 2,
         )
         for row in facts["table"]
     ]

@@ -142,7 +142,7 @@ def _counts(rows: list[dict[str, Any]]) -> list[tuple[str, Picture | None, str]]
     return [
         (
             "Fréchet distance by network evaluations",
-            plots.against(rows, "evaluations", "network evaluations a sample"),
+            plots.against(rows, "nfe", "network evaluations a sample"),
             "",
         ),
         ("Fréchet distance by time", plots.against(rows, "ms_per_sample", "ms a sample"), ""),
@@ -174,7 +174,7 @@ def _measured(rows: list[dict[str, Any]]) -> Table | None:
     metrics = [f"{name}\N{NO-BREAK SPACE}{arrow}".strip() for name, arrow in names]
     head = ["Sampler", "Evaluations", *metrics, "Scheduler"]
     body = [
-        [_who(row), count(row["evaluations"]), *(number(row["metrics"].get(key)) for key in keys), row["scheduler"]]
+        [_who(row), count(row["nfe"]), *(number(row["metrics"].get(key)) for key in keys), row["scheduler"]]
         for row in rows
     ]
     return Table(head, body, 1, _strong(rows))
@@ -188,8 +188,8 @@ def _speed(rows: list[dict[str, Any]]) -> Table | None:
     body = [
         [
             _who(row),
-            count(row["evaluations"]),
-            count(teacher["evaluations"] / row["evaluations"]) + TIMES,
+            count(row["nfe"]),
+            count(teacher["nfe"] / row["nfe"]) + TIMES,
             number(row["ms_per_sample"]),
             number(teacher["ms_per_sample"] / row["ms_per_sample"]) + TIMES,
         ]
@@ -218,7 +218,7 @@ def _exported(run: Run) -> Table | None:
     rows = run.facts.get("table", [])
     if not rows:
         return None
-    body = [[row["sampler"].capitalize(), f"{row['evaluations']}", number(row["distance"])] for row in rows]
+    body = [[row["sampler"].capitalize(), f"{row['nfe']}", number(row["distance"])] for row in rows]
     return Table(["Sampler", "Evaluations", "Distance to the data ↓"], body, 1, (len(rows) - 1,))
 
 

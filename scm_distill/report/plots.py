@@ -188,7 +188,7 @@ def search(run: Run) -> Picture | None:
             markeredgewidth=1.6, label="chosen",
         )  # fmt: skip
         if teacher and teacher["distance"] > 0.2 * min(distances):
-            label = f"teacher, {teacher['evaluations']} evaluations"
+            label = f"teacher, {teacher['nfe']} evaluations"
             axes.axhline(teacher["distance"], color=TEACHER, linestyle=(0, (4, 3)), linewidth=1.3, label=label)
         if max(distances) > 20 * min(distances) > 0:
             _logarithmic(axes)
@@ -213,7 +213,7 @@ def against(rows: Sequence[dict[str, Any]], x: str, title: str) -> Picture | Non
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.margins(0.07, 0.1)
-        if x == "evaluations":
+        if x == "nfe":
             counts = sorted({row[x] for row in known})
             axes.set_xticks(counts, [f"{value:g}" for value in counts])
             axes.xaxis.set_minor_locator(NullLocator())

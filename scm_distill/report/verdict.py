@@ -62,7 +62,7 @@ def default(rows: list[dict[str, Any]], who: str) -> dict[str, Any] | None:
 def baseline(run: Run) -> dict[str, Any] | None:
     """Of the export's own table: the teacher with its own sampler."""
     rows = [row for row in run.facts.get("table", []) if row["sampler"].startswith("teacher")]
-    return max(rows, key=lambda row: row["evaluations"], default=None)
+    return max(rows, key=lambda row: row["nfe"], default=None)
 
 
 def headline(run: Run) -> Headline:
@@ -72,7 +72,7 @@ def headline(run: Run) -> Headline:
     if student and teacher:
         return _measured(run, student, teacher)
     table = run.facts.get("table", [])
-    two = next((row for row in table if row["sampler"] == "student" and row["evaluations"] == 2), None)
+    two = next((row for row in table if row["sampler"] == "student" and row["nfe"] == 2), None)
     many = baseline(run)
     if two and many:
         return _exported(two, many)
@@ -83,9 +83,7 @@ def _measured(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> Hea
     ratios, steps = run.measured.get("ratios", {}), teacher["steps"]
     name = run.measured.get("extractor", {}).get("name")
     mine, theirs = student["metrics"].get("fd"), teacher["metrics"].get("fd")
-    tiles = [
-        Tile("Network evaluations a sample", count(student["evaluations"]), f"teacher {count(teacher['evaluations'])}")
-    ]
+    tiles = [Tile("Network evaluations a sample", count(student["nfe"]), f"teacher {count(teacher['nfe'])}")]
     if ratios.get("wall_clock"):
         note = f"{number(student['ms_per_sample'])} ms a sample, teacher {number(teacher['ms_per_sample'])} ms"
         tiles.append(Tile("Faster on the clock", number(ratios["wall_clock"]) + TIMES, note))
@@ -98,7 +96,7 @@ def _measured(run: Run, student: dict[str, Any], teacher: dict[str, Any]) -> Hea
     kind, title = _graded(fd)
     text = (
         f"In two steps the Fréchet distance{f' ({name} features)' if name else ''} is {number(fd)} times that of the "
-        f"teacher at its default {steps} steps. The student needs {count(ratios['evaluations'])} times fewer network "
+        f"teacher at its default {steps} steps. The student needs {count(ratios['nfe'])} times fewer network "
         f"evaluations{faster}."
     )
     return Headline(kind, title, text, tiles)
@@ -115,10 +113,10 @@ def _graded(ratio: float) -> tuple[str, str]:
 
 
 def _exported(two: dict[str, Any], many: dict[str, Any]) -> Headline:
-    ratio, faster = two["distance"] / many["distance"], many["evaluations"] / two["evaluations"]
+    ratio, faster = two["distance"] / many["distance"], many["nfe"] / two["nfe"]
     kind, title = _graded(ratio)
     tiles = [
-        Tile("Network evaluations a sample", "2", f"teacher {many['evaluations']}"),
+        Tile("Network evaluations a sample", "2", f"teacher {many['nfe']}"),
         Tile("Fewer evaluations", count(faster) + TIMES, "wall clock: not measured yet"),
         Tile(
             "Distance to the data in two steps",
@@ -127,7 +125,7 @@ def _exported(two: dict[str, Any], many: dict[str, Any]) -> Headline:
         ),
     ]
     text = (
-        f"In two steps the distance to the data is {number(ratio)} times that of the teacher in {many['evaluations']} "
+        f"In two steps the distance to the data is {number(ratio)} times that of the teacher in {many['nfe']} "
         f"evaluations, with {count(faster)} times fewer of them. That distance needs no extractor and was taken "
         "at export; scm-distill eval measures quality and time properly."
     )

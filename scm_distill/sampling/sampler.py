@@ -66,7 +66,7 @@ class Drawn:
     """Samples as the pipeline returns them, network evaluations a sample, and seconds of the whole stock call."""
 
     samples: list[Any]
-    evaluations: float
+    nfe: float
     seconds: float
 
 
@@ -120,7 +120,7 @@ class Sampler:
         """One sample for each seed and condition: a prompt, a label, or None. Raises UserError."""
         parts = list(self.stream(seeds, conditions, steps))
         samples = [sample for part in parts for sample in part.samples]
-        rows = sum(part.evaluations * len(part.samples) for part in parts)
+        rows = sum(part.nfe * len(part.samples) for part in parts)
         return Drawn(samples, rows / len(samples), sum(part.seconds for part in parts))
 
     def stream(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int | None = None) -> Iterator[Drawn]:

@@ -1,7 +1,7 @@
 """The one generic reading: watch the stock call of a pipeline, and learn from it how its denoiser is to be called.
 
-Nothing is taken on trust: what was learnt is kept together with witnesses, the samples and model outputs of the stock
-call itself, and `training/verify.py` holds the network built from it against them before anything is trained.
+Nothing is taken on trust: what was learnt is kept together with reference steps, the samples and model outputs of the
+stock call itself, and `training/verify.py` holds the network built from it against them before anything is trained.
 """
 
 import inspect
@@ -37,7 +37,7 @@ class Reading:
     no_guidance: str  # why there is no rule
     off: float | None  # the scale at which the pipeline calls its denoiser once
     unconditional_first: bool
-    witnesses: list[ReferenceStep] = field(default_factory=list)
+    reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
     def modality(self) -> Modality:
@@ -86,8 +86,8 @@ def _read(stock: StockCall) -> Reading:
     convention.sign *= schedule.sign
     _check_fractions(convention, stock, plain)
     reading = Reading(stock, convention, schedule, None, "", off, unconditional_first=True)
-    reading.witnesses = [_witness(reading, plain.steps, i, convention.cond(arguments)) for i in range(2)]
-    reading.witnesses.append(_pair(reading))
+    reading.reference_steps = [_witness(reading, plain.steps, i, convention.cond(arguments)) for i in range(2)]
+    reading.reference_steps.append(_pair(reading))
     _learn_guidance(reading)
     return reading
 
@@ -240,10 +240,10 @@ def _pair(reading: Reading) -> ReferenceStep:
     ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
     step = stock.watch(stock.arguments(ids, 2, scale=reading.off), steps=1).steps[0]
     arguments = step.calls[0].arguments
-    witness = _witness(reading, [step], 0, convention.cond(arguments), "two samples")
+    reference_step = _witness(reading, [step], 0, convention.cond(arguments), "two samples")
     native = reading.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-    cond = {name: value.expand(2) if name == "w" else value for name, value in witness.cond.items()}
-    return replace(witness, x_nat=sample_of(convention, arguments, slice(0, 2)), cond=cond, native=native)
+    cond = {name: value.expand(2) if name == "w" else value for name, value in reference_step.cond.items()}
+    return replace(reference_step, x_nat=sample_of(convention, arguments, slice(0, 2)), cond=cond, native=native)
 
 
 def _noise(schedule: Schedule, stock: StockCall, sigma: float | None) -> float | None:
@@ -288,4 +288,4 @@ def _learn_guidance(reading: Reading) -> None:
         assert half is not None
         (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
         cond = {**c, **{f"u/{name}": value for name, value in u.items()}, "w": w}
-        reading.witnesses.append(_witness(reading, seen.steps, i, cond, "guided"))
+        reading.reference_steps.append(_witness(reading, seen.steps, i, cond, "guided"))

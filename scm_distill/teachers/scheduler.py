@@ -86,7 +86,7 @@ def edm(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sched
     sigma, tau = torch.tensor(sigmas, dtype=torch.float64), torch.tensor(taus, dtype=torch.float64)
     for kind in ("log", "arctan"):
         clock = EDMClock(kind, data, low, high)
-        if (clock.index((sigma / data).arctan()) - tau).abs().max() < 1e-4:
+        if (clock.network_time((sigma / data).arctan()) - tau).abs().max() < 1e-4:
             sign = 1.0 if prediction == "epsilon" else -1.0  # c_out of diffusers is +, and - for v_prediction
             return Schedule("edm", "edm", partial(_same, clock), sign, data, note=f"tau = {kind} of sigma")
     raise Unreadable("the times of its EDM denoiser are neither ln(sigma)/4 nor arctan(sigma)")

@@ -24,22 +24,22 @@ class Conditioning:
     guidance: config.Guidance
 
     @property
-    def told(self) -> float | None:
+    def stock_scale(self) -> float | None:
         """The scale that a denoiser which wants to be told one is told by its own stock call; None for others."""
         reading = self.teacher.reading
         if reading is None or reading.convention.scale_of is None:
             return None
-        return float(reading.witnesses[0].cond["w"][0])
+        return float(reading.reference_steps[0].cond["w"][0])
 
     @property
-    def typical_scale(self) -> float | None:
+    def evaluation_scale(self) -> float | None:
         """The scale of evaluations: the recipe's, the middle of its range, or the stock call's own; None: unguided."""
         scale = self.guidance.scale
-        return sum(scale) / 2 if isinstance(scale, tuple) else self.told if scale is None else scale
+        return sum(scale) / 2 if isinstance(scale, tuple) else self.stock_scale if scale is None else scale
 
     def __call__(self, ids: Tensor, chance: Tensor) -> dict[str, Tensor]:
         """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 3) of `Draws`."""
-        cond, scale = self.typical(ids), self.guidance.scale
+        cond, scale = self.for_evaluation(ids), self.guidance.scale
         if isinstance(scale, tuple):
             cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
         dropped = chance[:, 1] < self.guidance.dropout
@@ -50,17 +50,17 @@ class Conditioning:
             cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
         return cond
 
-    def typical(self, ids: Tensor) -> dict[str, Tensor]:
+    def for_evaluation(self, ids: Tensor) -> dict[str, Tensor]:
         """The conditions of an evaluation, at the typical scale."""
         if self.conditions is None:
             return self.teacher.cond(ids)
         cond = self.conditions(ids)
         cond.pop("none", None)
-        if self.typical_scale is not None:
-            cond["w"] = torch.full((len(ids),), self.typical_scale)
+        if self.evaluation_scale is not None:
+            cond["w"] = torch.full((len(ids),), self.evaluation_scale)
         return cond
 
-    def some(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw_ids(self, n: int, generator: torch.Generator) -> Tensor:
         """Random ids (n,), all of the largest bucket."""
         if self.conditions is None:
             return torch.randint(self.teacher.classes or 1, (n,), generator=generator)

@@ -55,22 +55,22 @@ class TrainingData:
     """The data of a run and its conditions; `prompts` (or classes) are what an id stands for."""
 
     data: Data
-    given: Conditioning
+    conditioning: Conditioning
     decode: Decoder | None  # latents to what the pipeline returns; None for pixels, and where its call leaves latents
     prompts: list[Any]
 
     def pictures(self, x_0: Tensor) -> list[Image.Image]:
         """The first few samples (N, ...) to be looked at."""
-        if self.given.teacher.pixels:
+        if self.conditioning.teacher.pixels:
             return to_images(x_0[:PREVIEWS])
         return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
 
 
 def prepare(
-    recipe: config.Recipe, parts: LoadedTeacher, out: Path, accelerator: Accelerator, report: Reporter
+    recipe: config.Recipe, loaded: LoadedTeacher, out: Path, accelerator: Accelerator, report: Reporter
 ) -> TrainingData:
     """Record the conditions and write the latents that are not on disk yet, on the main process. Raises UserError."""
-    teacher, source = parts.teacher, origin(recipe, parts.teacher)
+    teacher, source = loaded.teacher, origin(recipe, loaded.teacher)
     if source.pixels is not None or teacher.reading is None:
         assert source.pixels is not None
         return TrainingData(source.pixels, Conditioning(teacher, None, recipe.guidance), None, [])
@@ -78,13 +78,13 @@ def prepare(
     reading = teacher.reading
     identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
     with accelerator.main_process_first():
-        report.begin("record conditions", len(source.given))
+        report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(
-            reading, source.given, out / CONDITIONS, guided=guided, negative=recipe.guidance.negative_prompt,
+            reading, source.prompts, out / CONDITIONS, guided=guided, negative=recipe.guidance.negative_prompt,
             identity=identity, progress=report.advance,
         )  # fmt: skip
         report.end()
-    given = Conditioning(teacher, conditions, recipe.guidance)
+    conditioning = Conditioning(teacher, conditions, recipe.guidance)
     decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
@@ -94,11 +94,11 @@ def prepare(
             if source.mapped is not None:
                 x_0 = _encode(source.mapped, source.files or [], report)
             else:
-                x_0 = _draw(parts, given, source.ids, recipe, report)
+                x_0 = _draw(loaded, conditioning, source.ids, recipe, report)
             beside = path.with_suffix(".writing")
             save_file({"x_0": x_0.contiguous().cpu(), "ids": source.ids}, beside, metadata={"key": key})
             beside.rename(path)
-    return TrainingData(Latents(path, conditions), given, decode, source.given)
+    return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 
 def _files(repo: str) -> list[Any]:
@@ -120,10 +120,10 @@ def _key(recipe: config.Recipe, identity: str, source: DataSource) -> str:
             for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)
         ),
     ]
-    given = [[str(one) for one in source.given], source.ids.tolist()]
+    prompts = [[str(one) for one in source.prompts], source.ids.tolist()]
     files = _stats(source.files or ())
     return hashlib.sha256(
-        json.dumps([*made, given, files, recipe.train.seed], sort_keys=True, default=str).encode()
+        json.dumps([*made, prompts, files, recipe.train.seed], sort_keys=True, default=str).encode()
     ).hexdigest()
 
 
@@ -135,24 +135,26 @@ def _holds(path: Path, key: str) -> bool:
 
 
 @torch.no_grad()
-def _draw(parts: LoadedTeacher, given: Conditioning, ids: Tensor, recipe: config.Recipe, report: Reporter) -> Tensor:
+def _draw(
+    loaded: LoadedTeacher, conditioning: Conditioning, ids: Tensor, recipe: config.Recipe, report: Reporter
+) -> Tensor:
     """Samples of the original, guided teacher: endpoints of its ODE from seeded noise."""
-    F = parts.F_teacher
-    assert given.conditions is not None
-    bucket_of = given.conditions.bucket[ids]
+    F = loaded.F_teacher
+    assert conditioning.conditions is not None
+    bucket_of = conditioning.conditions.bucket[ids]
     device = next(F.parameters()).device
-    times = spaced(F.clock, parts.t_max, recipe.sampler.teacher_steps)
-    x_0 = torch.empty(len(ids), *parts.teacher.sample_shape)
+    times = spaced(F.clock, loaded.t_max, recipe.sampler.teacher_steps)
+    x_0 = torch.empty(len(ids), *loaded.teacher.sample_shape)
     report.begin("draw teacher samples", len(ids))
     done = 0
     for bucket in bucket_of.unique().tolist():
         members = (bucket_of == bucket).nonzero().flatten()
         for rows in members.split(max(1, recipe.train.micro_batch_size or 8)):
             noise = [
-                F.sigma_d * torch.randn(parts.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
+                F.sigma_d * torch.randn(loaded.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
                 for i in rows.tolist()
             ]
-            cond = on(given.typical(ids[rows]), device)
+            cond = on(conditioning.for_evaluation(ids[rows]), device)
             with low_pass.original(F.net):
                 x_0[rows] = ode(lambda x, t, c=cond: F(x, t, c), torch.stack(noise).to(device), times, F.sigma_d).cpu()  # type: ignore[misc]
             done += len(rows)

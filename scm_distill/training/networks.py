@@ -117,9 +117,9 @@ def autocast_dtype(recipe: config.Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.train.precision == "bf16" else None
 
 
-def smooth(parts: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: config.Recipe, report: Reporter) -> float:
+def smooth(loaded: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: config.Recipe, report: Reporter) -> float:
     """Choose and set the teacher's low-pass; say what it changed. Returns its width in native steps."""
-    F, wanted = parts.F_teacher, recipe.adapt.smooth_time
+    F, wanted = loaded.F_teacher, recipe.adapt.smooth_time
     if not low_pass.filters(F.net):
         if wanted not in ("auto", 0):
             raise UserError("No time embedding of sinusoids was found to smooth.", "Set adapt.smooth_time=auto.")
@@ -137,11 +137,11 @@ def smooth(parts: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: con
     return width
 
 
-def difference_step(parts: LoadedTeacher, objective: config.Objective) -> float:
+def difference_step(loaded: LoadedTeacher, objective: config.Objective) -> float:
     """Of the central difference, in ln(tan t): flows and EDM networks know any time, so theirs may be short."""
     if objective.difference_step != "auto":
         return objective.difference_step
-    return 0.02 if parts.teacher.alphas_cumprod is not None else 0.002
+    return 0.02 if loaded.teacher.alphas_cumprod is not None else 0.002
 
 
 def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:

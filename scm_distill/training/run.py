@@ -48,7 +48,7 @@ class Trained:
     """The end of a run: the EMA student and what its export needs."""
 
     recipe: config.Recipe
-    parts: networks.LoadedTeacher
+    loaded: networks.LoadedTeacher
     prepared: latents.TrainingData
     student: Network
     step: int
@@ -65,9 +65,9 @@ class Training:
         source.check_paths(recipe)
         self.accelerator = distributed.accelerator(recipe)
         self.device = self.accelerator.device
-        self.parts = networks.open_parts(recipe, self.device)
-        self.F_teacher = self.parts.F_teacher.to(self.device)
-        self.draws = setup.draws(recipe, self.parts, self.accelerator.process_index, self.accelerator.num_processes)
+        self.loaded = networks.open_parts(recipe, self.device)
+        self.F_teacher = self.loaded.F_teacher.to(self.device)
+        self.draws = setup.draws(recipe, self.loaded, self.accelerator.process_index, self.accelerator.num_processes)
         d = self.draws
         self.F_teacher.chunk = probe_batch(d.micro, d.shape)  # until the layout is known
         report.say(
@@ -75,22 +75,22 @@ class Training:
             f"{d.world} x {d.batch // d.world // d.micro} x {d.micro} (processes, accumulation, images), "
             f"{sum(p.numel() for p in self.F_teacher.parameters()):,} parameters"
         )
-        self.prepared = latents.prepare(recipe, self.parts, out, self.accelerator, report)
-        self.data, self.given = self.prepared.data, self.prepared.given
+        self.prepared = latents.prepare(recipe, self.loaded, out, self.accelerator, report)
+        self.data, self.conditioning = self.prepared.data, self.prepared.conditioning
         report.say(f"data: {len(self.data):,} samples")
 
-        x_t, t, cond = setup.probe(self.parts, self.data, self.given, d, self.device)
+        x_t, t, cond = setup.probe(self.loaded, self.data, self.conditioning, d, self.device)
         low_pass.prepare(self.F_teacher, x_t, t, cond)
         networks.keep_time_exact(self.F_teacher, recipe, x_t, t, cond, report)
         if state:
             self.width = float(state["smooth_time"])
             low_pass.set_width(self.F_teacher.net, self.width)
         else:
-            self.width = networks.smooth(self.parts, x_t, t, cond, recipe, report)
+            self.width = networks.smooth(self.loaded, x_t, t, cond, recipe, report)
         shared = recipe.train.shard != "off"
         self.F_teacher.to("cpu" if shared else self.device)  # so that the whole student is never on the device then
         student = Student(
-            new_student(self.parts, recipe, x_t, t, cond, report),
+            new_student(self.loaded, recipe, x_t, t, cond, report),
             adaptive=recipe.objective.weighting == "adaptive",
         )
         self.F_teacher.to(self.device)
@@ -140,9 +140,9 @@ class Training:
             v = self.F_teacher(x, t, cond)
         student.derivative = derivative.choose(
             derivative.Trial(self.student, student, x, t, cond, v),
-            recipe, memory, self.draws.micro, networks.difference_step(self.parts, recipe.objective), report,
+            recipe, memory, self.draws.micro, networks.difference_step(self.loaded, recipe.objective), report,
         )  # fmt: skip
-        self.comparison: Comparison = setup.comparison(recipe, self.parts, self.given, self.device)
+        self.comparison: Comparison = setup.comparison(recipe, self.loaded, self.conditioning, self.device)
         self.records = metrics.Records(self.out, self.step, main=self.accelerator.is_main_process)
         self.late = DeferredMetrics()
 
@@ -181,7 +181,7 @@ class Training:
 
     def _trained(self) -> Trained:
         student, F_teacher = self.placed.whole(self.F_teacher, self.device, main=self.accelerator.is_main_process)
-        return Trained(self.recipe, replace(self.parts, F_teacher=F_teacher), self.prepared, student, self.step)
+        return Trained(self.recipe, replace(self.loaded, F_teacher=F_teacher), self.prepared, student, self.step)
 
     def _due(self) -> bool:
         return self.step % self.recipe.train.evaluate_every == 0 or self.step >= self.recipe.train.steps
@@ -199,7 +199,7 @@ class Training:
                 x_0, ids = next(loader)
                 if flip.any():
                     x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
-                batch: Batch = (x_0, z, t, self.given(ids, chance))
+                batch: Batch = (x_0, z, t, self.conditioning(ids, chance))
                 step.append(pinned(batch) if device.type == "cuda" else batch)
             yield step
             first += 1

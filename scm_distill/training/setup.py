@@ -21,36 +21,38 @@ PROBE = 256  # noised samples on which the teacher's change is measured
 LATENT_PROBE = 8  # of latents, which are large
 
 
-def draws(recipe: config.Recipe, parts: LoadedTeacher, rank: int, world: int) -> Draws:
+def draws(recipe: config.Recipe, loaded: LoadedTeacher, rank: int, world: int) -> Draws:
     """How this process's share of every step is drawn. Raises UserError when the batch cannot be shared out."""
     settings, objective = recipe.train, recipe.objective
     return Draws(
-        seed=settings.seed, shape=parts.teacher.sample_shape, batch=settings.batch_size,
+        seed=settings.seed, shape=loaded.teacher.sample_shape, batch=settings.batch_size,
         micro=micro_batch(recipe, world),
         rank=rank, world=world, P_mean=objective.P_mean, P_std=objective.P_std, sigma_d=objective.sigma_d,
-        t_min=parts.F_teacher.clock.t_min, t_max=parts.t_max, flip=recipe.data.flip,
+        t_min=loaded.F_teacher.clock.t_min, t_max=loaded.t_max, flip=recipe.data.flip,
     )  # fmt: skip
 
 
-def comparison(recipe: config.Recipe, parts: LoadedTeacher, given: Conditioning, device: torch.device) -> Comparison:
+def comparison(
+    recipe: config.Recipe, loaded: LoadedTeacher, conditioning: Conditioning, device: torch.device
+) -> Comparison:
     """The yardstick of the run, from noise that only the seed decides."""
     n, g = recipe.train.evaluate_samples, generator(recipe.train.seed, "evaluate")
-    eps = torch.randn(2, n, *parts.teacher.sample_shape, generator=g)
-    cond = on(given.typical(given.some(n, g)), device)
-    times = (parts.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
-    return Comparison(parts.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)
+    eps = torch.randn(2, n, *loaded.teacher.sample_shape, generator=g)
+    cond = on(conditioning.for_evaluation(conditioning.draw_ids(n, g)), device)
+    times = (loaded.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
+    return Comparison(loaded.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)
 
 
 def probe(
-    parts: LoadedTeacher, data: Data, given: Conditioning, draws: Draws, device: torch.device
+    loaded: LoadedTeacher, data: Data, conditioning: Conditioning, draws: Draws, device: torch.device
 ) -> tuple[Tensor, Tensor, Cond]:
     """x_t (B, ...), t (B,) where the teacher was trained, and cond."""
-    n = PROBE if parts.teacher.pixels else LATENT_PROBE  # whatever the number of processes and of micro-batches
+    n = PROBE if loaded.teacher.pixels else LATENT_PROBE  # whatever the number of processes and of micro-batches
     together = torch.arange(len(data)) if data.groups is None else (data.groups == data.groups.mode().values).nonzero()
     indices = torch.randint(len(together), (n,), generator=generator(draws.seed, "probe images"))
     x_0, ids = data.__getitems__(together.flatten()[indices].tolist())
     whole = replace(draws, batch=n, micro=n, rank=0, world=1)
     z, t, _, _ = next(whole.step("probe", 0))
-    t = parts.F_teacher.clock.snap(t)
+    t = loaded.F_teacher.clock.snap(t)
     x_t = diffuse(x_0, z, t.float()).to(device)
-    return x_t, t.to(device), on(given.typical(ids), device)
+    return x_t, t.to(device), on(conditioning.for_evaluation(ids), device)

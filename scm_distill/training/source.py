@@ -16,12 +16,12 @@ from scm_distill.teachers.latents import LatentMap, latent_map
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where samples come from: `given` are the prompts or classes, `ids` (N,) says which one each sample has.
+    """Where samples come from: `prompts` are the prompts or classes, `ids` (N,) says which one each sample has.
 
     `pixels` is set where they are images of a pixel teacher, `files` and `mapped` where they are to be encoded.
     """
 
-    given: list[Any]
+    prompts: list[Any]
     ids: Tensor
     pixels: Data | None = None
     files: list[Path] | None = None
@@ -56,10 +56,10 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> DataSource:
                 raise UserError(
                     "This teacher is driven by prompts.", "Set data.prompts to a text file, a prompt a line."
                 )
-            given: list[Any] = media.read_prompts(recipe.data.prompts)
+            prompts: list[Any] = media.read_prompts(recipe.data.prompts)
         else:
-            given = list(range(min(teacher.classes or 1, n)))
-        return DataSource(given, torch.arange(n) % len(given))
+            prompts = list(range(min(teacher.classes or 1, n)))
+        return DataSource(prompts, torch.arange(n) % len(prompts))
     folder = Path(recipe.data.source).expanduser()
     if not folder.is_dir():
         raise UserError(
@@ -77,10 +77,10 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> DataSource:
             raise UserError(
                 f"The files of {folder} have no captions.", "Write cat.txt beside cat.png, or metadata.jsonl."
             )
-        given = sorted(set(found.captions))
-        index = {text: i for i, text in enumerate(given)}
+        prompts = sorted(set(found.captions))
+        index = {text: i for i, text in enumerate(prompts)}
         return DataSource(
-            given, torch.tensor([index[text] for text in found.captions]), files=found.files, mapped=mapped
+            prompts, torch.tensor([index[text] for text in found.captions]), files=found.files, mapped=mapped
         )
     if driver == "labels" and (not found.classes or len(found.classes) > (teacher.classes or 0)):
         raise UserError(
@@ -90,8 +90,8 @@ def origin(recipe: config.Recipe, teacher: Teacher) -> DataSource:
     if driver == "labels" and -1 in found.labels:
         stray = found.files[found.labels.index(-1)]
         raise UserError(f"{stray} lies beside the classes' folders.", "Move it into one of them, or away.")
-    given = list(range(max(1, len(found.classes))))
-    return DataSource(given, torch.tensor(found.labels).clamp_min(0), files=found.files, mapped=mapped)
+    prompts = list(range(max(1, len(found.classes))))
+    return DataSource(prompts, torch.tensor(found.labels).clamp_min(0), files=found.files, mapped=mapped)
 
 
 def _pixels(recipe: config.Recipe, teacher: Teacher) -> DataSource:

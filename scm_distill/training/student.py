@@ -33,20 +33,20 @@ def kept_by_adapter(recipe: config.Recipe, prediction: str) -> bool:
 
 
 def new_student(
-    parts: LoadedTeacher, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter
+    loaded: LoadedTeacher, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter
 ) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked.
 
     With lora.rank the copy is frozen, and the adapters in it are trainable.
     """
-    teacher, F_teacher = parts.teacher, parts.F_teacher
+    teacher, F_teacher = loaded.teacher, loaded.F_teacher
     device = next(F_teacher.parameters()).device
     x_t, t, cond = x_t.to(device), t.to(device), on(cond, device)
     kept: dict[int, Any] = {id(p): p for p in F_teacher.parameters() if shares(recipe)}
     net, convention = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float(), teacher.convention
     prediction = F_teacher.prediction
     # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
-    gain = float(native(prediction, torch.tensor(parts.t_max), F_teacher.sigma_d).a.abs())
+    gain = float(native(prediction, torch.tensor(loaded.t_max), F_teacher.sigma_d).a.abs())
     if prediction in ("epsilon", "sample") and recipe.output == "v_prediction":
         report.say(f"output: {prediction} becomes v; at t_max an error of {prediction} is {gain:.3g} times larger in F")
         prediction = "v_prediction"

@@ -72,8 +72,8 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["student"]["steps"] == 2
-    assert (summary["student"]["evaluations"], summary["teacher"]["evaluations"]) == (2, 50)
-    assert summary["speedup"]["evaluations"] == 25
+    assert (summary["student"]["nfe"], summary["teacher"]["nfe"]) == (2, 50)
+    assert summary["speedup"]["nfe"] == 25
     assert summary["speedup"]["wall_clock"] > 1
     files = {f"seed-{i:05d}{who}.png" for i in (5, 6, 7) for who in ("", "-teacher")} | {"grid.png", "index.jsonl"}
     assert names(tmp_path / "pictures") == files

@@ -56,7 +56,7 @@ def test_the_table_is_what_the_samplers_and_the_metrics_say(made: Made, real: Pa
     run = made("ddpm")
     result = measured(run, "--data", real, "-n", 24, "--batch", 10, "--seed", 5, "--steps", "1,2", "-o", "eval.json")
     assert json.loads(Path("eval.json").read_text()) == result
-    assert [(row["who"], row["steps"], row["evaluations"]) for row in result["rows"]] == [
+    assert [(row["who"], row["steps"], row["nfe"]) for row in result["rows"]] == [
         ("student", 1, 1), ("student", 2, 2), ("teacher", 2, 2), ("teacher", 50, 50),
     ]  # fmt: skip
     student, teacher = open.open_student(str(run)), open.open_teacher(str(run / "teacher"), {})
@@ -75,7 +75,7 @@ def test_the_table_is_what_the_samplers_and_the_metrics_say(made: Made, real: Pa
     assert result["ratios"]["fd"] == pytest.approx(
         found["fd"] / metrics.frechet(b, metrics.block_features(theirs)), rel=1e-3
     )
-    assert result["ratios"]["evaluations"] == 25
+    assert result["ratios"]["nfe"] == 25
     assert result["ratios"]["wall_clock"] > 1
     assert result["extractor"]["name"] == "blocks"
     assert (result["n"], result["reference"], result["seed"]) == (24, 40, 5)
@@ -94,7 +94,7 @@ def test_without_data_the_teachers_own_samples_are_the_reference(made: Made, her
     result = measured(made("sd15"), "--prompts", "prompts.txt", "-n", 8, "--steps", "2", "-o", "out.json")
     assert result["data"] == "the teacher's own samples, 50 steps"
     student, teacher = result["rows"][0], result["rows"][-1]
-    assert (student["evaluations"], teacher["steps"], teacher["evaluations"]) == (2, 50, 100)  # guidance: two a step
+    assert (student["nfe"], teacher["steps"], teacher["nfe"]) == (2, 50, 100)  # guidance: two a step
     assert (teacher["metrics"]["endpoint"], teacher["metrics"]["fd"] > 0) == (0, True)
     assert any("fewer" in note for note in result["notes"])
 
@@ -132,7 +132,7 @@ def test_two_processes_give_what_one_gives(made: Made, real: Path, here: Path) -
     assert two["processes"] == 2
     for a, b in zip(one["rows"], two["rows"], strict=True):
         assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-2, abs=1e-3)
-        assert a["evaluations"] == b["evaluations"]
+        assert a["nfe"] == b["nfe"]
 
 
 def test_a_run_that_is_too_far_from_its_teacher_fails_by_its_exit_code(made: Made, real: Path) -> None:

@@ -84,7 +84,7 @@ def test_no_sample_depends_on_the_batch(made: Made, here: Path) -> None:
         for batch in (1, 2, 5)
     ]
     assert [cost["batch"] for cost in costs] == [1, 2, 5]
-    assert {cost["evaluations"] for cost in costs} == {2}
+    assert {cost["nfe"] for cost in costs} == {2}
     for seed in range(5):
         one, two, five = (pixels(here / folder / f"seed-{seed:05d}.png") for folder in "125")
         assert np.abs(one - two).max() <= 1  # of 255
@@ -103,7 +103,7 @@ def test_the_runs_own_teacher_beside_it_and_the_speed(made: Made, here: Path) ->
         assert done.stdout.strip() == f"{name}/grid.png"
         assert [entry["by"] for entry in index(here / name)] == ["student", "student", "teacher", "teacher"]
     given = drawn(made("ddpm"), "-n", 2, "--compare", made("ddpm") / "teacher", "-o", "given")
-    assert given["speedup"]["evaluations"] == 25
+    assert given["speedup"]["nfe"] == 25
     assert files(here / "given") == files(here / "ddpm") - {"grid.png"}
 
 

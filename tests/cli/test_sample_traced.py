@@ -101,7 +101,7 @@ def test_samples_are_files_that_open(name: str, run: Run, here: Path) -> None:
     summary = json.loads(done.stdout)
     assert (summary["folder"], summary["student"]["steps"]) == ("out", 2)
     assert summary["student"]["ms_per_sample"] > 0
-    assert summary["student"]["evaluations"] == 2
+    assert summary["student"]["nfe"] == 2
     assert files(here / "out") == {f"seed-{i:05d}{SUFFIX[name]}" for i in (5, 6, 7)} | {"index.jsonl"}
     known = {"sd15": (16, 16, 1), "wan": (32, 32, 3), "stable_audio": (2, 64, 16), "dit": (16, 16, 1)}
     assert {opened(path) for path in (here / "out").glob("seed-*")} == {known[name]}
@@ -159,7 +159,7 @@ def test_a_teacher_beside_it_and_a_grid(name: str, run: Run, here: Path, monkeyp
     assert student == of_teacher
     summary = json.loads(done.stdout)
     assert summary["teacher"]["steps"] == {"sd15": 50, "dit": 50, "wan": 50, "stable_audio": 100}[name]
-    assert summary["teacher"]["evaluations"] == summary["teacher"]["steps"]  # unguided, as the student learnt from it
+    assert summary["teacher"]["nfe"] == summary["teacher"]["steps"]  # unguided, as the student learnt from it
     with Image.open(summary["grid"]) as sheet:
         width, height = {"sd15": (68, 68), "dit": (68, 68), "wan": (196, 68), "stable_audio": (260, 68)}[name]
         assert sheet.size == (4 * width + 2 * width // 32, height)

@@ -26,4 +26,4 @@ def test_a_reference_that_comes_class_by_class_is_drawn_from_all_of_it(monkeypat
     assert found["metrics"]["fd"] == pytest.approx(metrics.frechet(real, fake))
     assert found["metrics"]["precision"] > 0.8  # of the first 200, which are half of the classes: 0.5 at most
     assert found["metrics"]["diversity"] == pytest.approx(1, abs=0.1)
-    assert (found["ms_per_sample"], found["evaluations"]) == (pytest.approx(5), 50)
+    assert (found["ms_per_sample"], found["nfe"]) == (pytest.approx(5), 50)

@@ -124,13 +124,13 @@ def test_an_export_says_what_it_is(export: Exporter) -> None:
         assert set(file.keys()) == set(tiny_net().state_dict())
     assert float(facts["t_mid"]) == exported.t_mid
     assert (facts["steps"], facts["prediction_type"], facts["sigma_d"]) == ("2", "v_prediction", "1.0")
-    assert facts["base_model"] == trained.parts.teacher.name
+    assert facts["base_model"] == trained.loaded.teacher.name
     search = json.loads((exported.folder / "t_mid_search.json").read_text())
     assert [row["t_mid"] for row in search["search"]] == [0.8, 1.1]
     assert search["chosen"] == min(search["search"], key=lambda row: row["distance"])["t_mid"]
     text = (exported.folder / "README.md").read_text()
     assert str(exported.folder.parent) not in text
-    assert str(Path(trained.parts.teacher.source.repo).parent) not in text
+    assert str(Path(trained.loaded.teacher.source.repo).parent) not in text
 
 
 def test_more_and_fewer_steps_work_and_too_many_are_refused(export: Exporter) -> None:

@@ -59,7 +59,7 @@ def test_times_that_fall_together_are_one(whole: bool) -> None:
 @pytest.mark.parametrize("clock", [FlowClock(1000.0, 0.0, 0.5), FlowClock(-1000.0, 1000.0, 0.5)])
 def test_whole_times_are_integers_of_the_networks_own(clock: FlowClock) -> None:
     for t, grid in zip(T_MIDS, schedulers.flow_grid(T_MIDS, clock, 0.5, whole=True), strict=True):
-        wanted, tau = clock.index(torch.tensor([t, grid.t_mid], dtype=torch.float64)).tolist()
+        wanted, tau = clock.network_time(torch.tensor([t, grid.t_mid], dtype=torch.float64)).tolist()
         assert tau == pytest.approx(round(tau), abs=1e-9)
         assert abs(tau - wanted) <= 0.5
 
@@ -149,7 +149,7 @@ def test_an_edm_students_two_steps(kind, low: float, high: float, sigma_d: float
     scheduler = schedulers.edm(teacher, Grid(clock.t_max, t_mid), clock)
     scheduler.set_timesteps(2)
     assert scheduler.sigmas.tolist() == pytest.approx([high, sigma_d * math.tan(t_mid), 0.0], rel=1e-5)
-    times = clock.index(torch.tensor([clock.t_max, t_mid])).tolist()
+    times = clock.network_time(torch.tensor([clock.t_max, t_mid])).tolist()
     assert scheduler.timesteps.tolist() == pytest.approx(times, rel=1e-4, abs=1e-6)
     assert scheduler.config.prediction_type == "v_prediction"
 

@@ -61,21 +61,21 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
                 "export": {"t_mid": [1.1]},
             }
         )
-        parts = networks.open_parts(recipe)
-        reading = parts.teacher.reading
+        loaded = networks.open_parts(recipe)
+        reading = loaded.teacher.reading
         ids: list[Any] = ["a cat"] if family.conditions == "prompt" else [1]
         conditions = teachers.record(
             reading, ids, folder / "conditions", guided=False, negative="", identity="", progress=lambda _: None
         )
-        given = Conditioning(parts.teacher, conditions, recipe.guidance)
-        F = parts.F_teacher
+        given = Conditioning(loaded.teacher, conditions, recipe.guidance)
+        F = loaded.F_teacher
         t = torch.linspace(0.2, 1.4, 4, dtype=torch.float64)
-        x = torch.randn(4, *parts.teacher.sample_shape, generator=torch.Generator().manual_seed(0))
-        cond = given.typical(torch.zeros(4, dtype=torch.long))
+        x = torch.randn(4, *loaded.teacher.sample_shape, generator=torch.Generator().manual_seed(0))
+        cond = given.for_evaluation(torch.zeros(4, dtype=torch.long))
         low_pass.prepare(F, x, t, cond)
         low_pass.set_width(F.net, 10)
-        student = new_student(parts, recipe, x, t, cond, Silent()).requires_grad_(False)
-        trained = Trained(recipe, parts, TrainingData((), given, None, ids), student, 0)  # type: ignore[arg-type]
+        student = new_student(loaded, recipe, x, t, cond, Silent()).requires_grad_(False)
+        trained = Trained(recipe, loaded, TrainingData((), given, None, ids), student, 0)  # type: ignore[arg-type]
         grid = t_mid.grids(trained)[0]
         call = bundle.save(trained, student, grid, folder / "export", {}, Silent())
         return Case(trained, self_check.alone(student), grid, folder / "export", call)

@@ -45,19 +45,19 @@ def inside(clock: Clock, n: int = 41) -> torch.Tensor:
 def test_index_and_time_undo_each_other(name: str, sigma_d: float) -> None:
     clock = clocks(sigma_d)[name]
     t = inside(clock)
-    tau = clock.index(t)
+    tau = clock.network_time(t)
     assert tau.dtype == clock.time(tau).dtype == torch.float64
     assert (clock.time(tau) - t).abs().max() < 1e-12
-    assert (clock.index(clock.time(tau)) - tau).abs().max() < 1e-12 * 1000 * clock.unit
+    assert (clock.network_time(clock.time(tau)) - tau).abs().max() < 1e-12 * 1000 * clock.unit
 
 
 @every_clock
 def test_the_index_knows_its_derivative(name: str, sigma_d: float) -> None:
     clock = clocks(sigma_d)[name]
     t = inside(clock).requires_grad_()
-    (slope,) = torch.autograd.grad(clock.index(t).sum(), t)
+    (slope,) = torch.autograd.grad(clock.network_time(t).sum(), t)
     with torch.no_grad():
-        numeric = (clock.index(t + 1e-6) - clock.index(t - 1e-6)) / 2e-6
+        numeric = (clock.network_time(t + 1e-6) - clock.network_time(t - 1e-6)) / 2e-6
     assert (slope - numeric).abs().max() < 1e-5 * slope.abs().max()
     assert slope.abs().min() > 0
 
@@ -66,7 +66,7 @@ def test_the_index_knows_its_derivative(name: str, sigma_d: float) -> None:
 def test_the_time_knows_its_derivative(name: str, sigma_d: float) -> None:
     clock = clocks(sigma_d)[name]
     t = inside(clock).requires_grad_()
-    tau = clock.index(t)
+    tau = clock.network_time(t)
     (back,) = torch.autograd.grad(clock.time(tau).sum(), t)
     assert torch.allclose(back, torch.ones_like(back), rtol=1e-8)
 
@@ -79,7 +79,7 @@ def test_spaced_times_fall_from_top_to_bottom(name: str, sigma_d: float, steps: 
     assert len(times) == steps
     assert all(a > b for a, b in itertools.pairwise(times))
     assert (times[0], times[-1]) == pytest.approx((clock.t_max, clock.t_min), abs=1e-7)
-    gaps = clock.index(torch.tensor(times, dtype=torch.float64)).diff()
+    gaps = clock.network_time(torch.tensor(times, dtype=torch.float64)).diff()
     assert (gaps - gaps.mean()).abs().max() <= (1.0 if name == "discrete" else 1e-9 * 1000 * clock.unit)
 
 
@@ -103,11 +103,11 @@ def test_a_flows_network_time_is_affine_in_s(slope: float, offset: float, sigma_
     clock = FlowClock(slope, offset, sigma_d)
     t = inside(clock)
     s = sigma_d * t.sin() / (t.cos() + sigma_d * t.sin())
-    assert torch.allclose(clock.index(t), slope * s + offset, atol=1e-12 * abs(slope))
+    assert torch.allclose(clock.network_time(t), slope * s + offset, atol=1e-12 * abs(slope))
     assert clock.unit == abs(slope) / 1000
     assert clock.t_max == math.pi / 2
     assert clock.t_min == pytest.approx(math.atan2(0.001, sigma_d * 0.999))
-    top = float(clock.index(torch.tensor(math.pi / 2, dtype=torch.float64)))
+    top = float(clock.network_time(torch.tensor(math.pi / 2, dtype=torch.float64)))
     assert top == pytest.approx(slope + offset, abs=1e-12 * abs(slope))
 
 
@@ -119,10 +119,10 @@ def test_t_min_of_a_flow_is_float64(sigma_d: float) -> None:
 def test_a_table_passes_through_its_entries_and_ends_where_it_does() -> None:
     clock = FlowClock(1000.0, 0.0, 1.7, s_min=0.1, table=TABLE)
     s, tau = TABLE
-    assert torch.allclose(clock.index(clock.time(tau)), tau, atol=1e-9)
+    assert torch.allclose(clock.network_time(clock.time(tau)), tau, atol=1e-9)
     assert torch.allclose(flow_time(clock.time(tau), 1.7), s, atol=1e-12)
-    assert float(clock.index(torch.tensor(clock.t_min))) == pytest.approx(40.0, abs=1e-3)
-    assert float(clock.index(torch.tensor(1e-3))) == 40.0
+    assert float(clock.network_time(torch.tensor(clock.t_min))) == pytest.approx(40.0, abs=1e-3)
+    assert float(clock.network_time(torch.tensor(1e-3))) == 40.0
 
 
 @pytest.mark.parametrize("sigma_d", SIGMAS)
@@ -134,7 +134,7 @@ def test_an_edm_clock_is_its_formula(kind, tau, sigma_d: float) -> None:
     assert (math.tan(clock.t_min) * sigma_d, math.tan(clock.t_max) * sigma_d) == pytest.approx((0.01, 80.0))
     for sigma in (0.01, 0.5, 7.0, 80.0):
         t = torch.tensor(math.atan(sigma / sigma_d), dtype=torch.float64)
-        assert float(clock.index(t)) == pytest.approx(tau(sigma), abs=1e-12)
+        assert float(clock.network_time(t)) == pytest.approx(tau(sigma), abs=1e-12)
     assert clock.unit == pytest.approx((tau(80.0) - tau(0.01)) / 1000, rel=1e-4)
 
 

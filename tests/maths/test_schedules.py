@@ -49,34 +49,34 @@ def test_the_known_ends_of_common_schedules() -> None:
         schedule = DiscreteSchedule(bar, 1.0)
         assert schedule.t_min == pytest.approx(t_min, abs=1e-4)
         assert schedule.t_max == pytest.approx(t_max, abs=1e-4)
-        assert float(schedule.index(torch.tensor([1.1]))) == pytest.approx(index, abs=0.1)
+        assert float(schedule.network_time(torch.tensor([1.1]))) == pytest.approx(index, abs=0.1)
 
 
 @pytest.mark.parametrize("sigma_d", SIGMAS)
 def test_a_schedule_and_its_inverse(sigma_d: float) -> None:
     schedule = DiscreteSchedule(LINEAR, sigma_d)
     k = torch.tensor([0.0, 0.3, 17.5, 499.0, 742.25, 999.0], dtype=torch.float64)
-    assert torch.allclose(schedule.index(schedule.time(k)), k, atol=1e-7)
+    assert torch.allclose(schedule.network_time(schedule.time(k)), k, atol=1e-7)
     assert torch.allclose(alphas_cumprod_of(schedule.phi, sigma_d), LINEAR, rtol=1e-9)
 
 
 def test_the_index_has_the_right_derivative_and_clamps_outside() -> None:
     schedule = DiscreteSchedule(LINEAR, 1.0)
     t = torch.tensor([0.02, 0.5, 1.1, 1.55], dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(schedule.index(t).sum(), t)
+    (slope,) = torch.autograd.grad(schedule.network_time(t).sum(), t)
     with torch.no_grad():
-        numeric = (schedule.index(t + 1e-7) - schedule.index(t - 1e-7)) / 2e-7
+        numeric = (schedule.network_time(t + 1e-7) - schedule.network_time(t - 1e-7)) / 2e-7
     assert torch.allclose(slope, numeric, rtol=1e-4)
     k = t.detach().new_tensor([3.3, 500.5]).requires_grad_()
     (inverse,) = torch.autograd.grad(schedule.time(k).sum(), k)
     expected = 1 / torch.func.vmap(torch.func.grad(lambda s: _index_of(schedule, s)))(schedule.time(k.detach()))
     assert torch.allclose(inverse, expected, rtol=1e-8)
     outside = torch.tensor([-1.0, 3.0])
-    assert schedule.index(outside).tolist() == [0.0, 999.0]
+    assert schedule.network_time(outside).tolist() == [0.0, 999.0]
 
 
 def _index_of(schedule: DiscreteSchedule, s: torch.Tensor) -> torch.Tensor:
-    return schedule.index(s[None])[0]
+    return schedule.network_time(s[None])[0]
 
 
 def test_zero_terminal_snr_is_finite() -> None:
@@ -84,7 +84,7 @@ def test_zero_terminal_snr_is_finite() -> None:
     bar[-1] = 0
     schedule = DiscreteSchedule(bar, 1.0)
     assert schedule.t_max == pytest.approx(math.pi / 2)
-    assert float(schedule.index(torch.tensor([1.57]))) < 999
+    assert float(schedule.network_time(torch.tensor([1.57]))) < 999
 
 
 @given(st.lists(st.floats(0.01, 5.0), min_size=3, max_size=9))

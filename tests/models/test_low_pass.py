@@ -60,7 +60,7 @@ def test_layers_that_read_no_sinusoids_of_time_are_left_alone() -> None:
 def test_width_zero_is_the_original_network() -> None:
     x, t = noised()
     plain, prepared = tiny_net(), network()
-    k = prepared.clock.index(t).float()
+    k = prepared.clock.network_time(t).float()
     with torch.no_grad():
         assert torch.equal(prepared(x, t, {}), plain(x, k, return_dict=False)[0])
 
@@ -93,7 +93,7 @@ def test_reclocking_is_exact_at_the_two_sampling_times(t_mid: float, sigma_d: fl
     new, error = reclock.reclock(F, reclock.clock(F.clock.t_min, t_mid, t_max))
     x, _ = noised(2)
     t = torch.tensor([t_mid, t_max], dtype=torch.float64)
-    assert torch.allclose(new.clock.index(t), torch.tensor([499.0, 999.0]).double(), atol=1e-3)
+    assert torch.allclose(new.clock.network_time(t), torch.tensor([499.0, 999.0]).double(), atol=1e-3)
     with torch.no_grad():
         assert torch.allclose(new(x, t, {}), F(x, t, {}), atol=1e-5)
     assert error < 0.2  # away from them, for an MLP of 8 random channels; 0.002 on the digits teacher

@@ -105,7 +105,7 @@ def test_the_oracle_sees_bugs_in_the_reading(bug: str, monkeypatch: pytest.Monke
     changed = mutant(schedules, *READING_BUGS[bug])
     monkeypatch.setattr(analytic, "native", changed.native)
     # The native network goes by the true schedule; only the reading is wrong.
-    monkeypatch.setattr(analytic, "native_time", lambda _, t, s: changed.DiscreteSchedule(LINEAR, s).index(t))
+    monkeypatch.setattr(analytic, "native_time", lambda _, t, s: changed.DiscreteSchedule(LINEAR, s).network_time(t))
     wrong = residual(through_native("epsilon", ode_endpoint, 0.5), through_native("epsilon", posterior_mean, 0.5), 0.5)
     assert wrong > 1e-2
 

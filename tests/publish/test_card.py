@@ -35,9 +35,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 TOKEN = "hf_" + "plantedplantedplantedplantedplanted"
 PROMPTS = ['a "quoted" cat, `ticks`', "ein Füchslein: 雪"]
 TABLE: list[dict[str, Any]] = [
-    {"sampler": "teacher, DDIM", "evaluations": 50, "distance": 0.22},
-    {"sampler": "student", "evaluations": 1, "distance": 0.39},
-    {"sampler": "student", "evaluations": 2, "distance": 0.25},
+    {"sampler": "teacher, DDIM", "nfe": 50, "distance": 0.22},
+    {"sampler": "student", "nfe": 1, "distance": 0.39},
+    {"sampler": "student", "nfe": 2, "distance": 0.25},
 ]
 
 
@@ -86,7 +86,7 @@ def _export(teacher: Path, out: Path) -> Export:
         )
     given = Conditioning(parts.teacher, conditions, recipe.guidance)
     x = torch.randn(2, *parts.teacher.sample_shape, generator=torch.Generator().manual_seed(0))
-    cond = given.typical(torch.zeros(2, dtype=torch.long))
+    cond = given.for_evaluation(torch.zeros(2, dtype=torch.long))
     network = new_student(parts, recipe, x, torch.tensor([0.3, 1.2]), cond, Silent()).requires_grad_(False)
     trained = Trained(recipe, parts, TrainingData((), given, None, PROMPTS if reading else []), network, 7)  # type: ignore[arg-type]
     grid = t_mid.grids(trained)[0]

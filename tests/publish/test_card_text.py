@@ -23,8 +23,8 @@ FACTS: dict[str, Any] = {
     "trained": {"steps": 1500, "batch_size": 64, "velocity": "teacher", "guidance": None, "data": "files",
                 "samples": 1797, "optimizer": "adam", "lr": 2e-4, "precision": "fp32", "seed": 0},
     "prediction_type": "v_prediction", "samples": 1536, "difference": 2e-6, "versions": {"torch": "2.13.0"},
-    "table": [{"sampler": "teacher, DDIM", "evaluations": 50, "distance": 0.22},
-              {"sampler": "student", "evaluations": 2, "distance": 0.25}],
+    "table": [{"sampler": "teacher, DDIM", "nfe": 50, "distance": 0.22},
+              {"sampler": "student", "nfe": 2, "distance": 0.25}],
     "search": [{"t_mid": 0.8, "distance": 0.25}, {"t_mid": 1.1, "distance": 0.28}],
     "example": None, "gallery": [{"file": f"samples/{i}.png", "magnified": 16, "seed": i} for i in range(8)],
 }  # fmt: skip
@@ -34,12 +34,12 @@ EVALUATION: dict[str, Any] = {
     "extractor": {"name": "DINOv2 ViT-L/14", "id": "facebook/dinov2-large", "sha256": "ab" * 32, "resize": "bicubic",
                   "features": 1024},
     "rows": [
-        {"who": "student", "scheduler": "LCMScheduler", "steps": 2, "evaluations": 2.0, "ms_per_sample": 3.25,
+        {"who": "student", "scheduler": "LCMScheduler", "steps": 2, "nfe": 2.0, "ms_per_sample": 3.25,
          "metrics": {"fd": 8.125, "kid": float("nan"), "recall": 0.9}},
-        {"who": "teacher", "scheduler": "DDIMScheduler", "steps": 50, "evaluations": 100.0, "ms_per_sample": 81.5,
+        {"who": "teacher", "scheduler": "DDIMScheduler", "steps": 50, "nfe": 100.0, "ms_per_sample": 81.5,
          "metrics": {"fd": 7.5, "recall": 0.95}},
     ],
-    "ratios": {"fd": 1.0833, "evaluations": 50.0, "wall_clock": 25.1},
+    "ratios": {"fd": 1.0833, "nfe": 50.0, "wall_clock": 25.1},
 }  # fmt: skip
 
 

@@ -60,12 +60,12 @@ def export(folder: Path) -> None:
     facts = {
         "base_model": f"kitten {HOSTILE}", "pipeline": "DDPMPipeline", "sample_shape": [1, 8, 8], "t_max": 1.55,
         "t_mid": 0.9, "samples": 1536, "difference": 2e-6, "search": search,
-        "table": [dict(zip(("sampler", "evaluations", "distance"), row, strict=True)) for row in table],
+        "table": [dict(zip(("sampler", "nfe", "distance"), row, strict=True)) for row in table],
     }  # fmt: skip
     (folder / "scm_distill.json").write_text(json.dumps({"call": {"num_inference_steps": 2}, "facts": facts}))
     rows = [
         {
-            "who": who, "scheduler": f"{who} scheduler", "steps": steps, "evaluations": float(steps),
+            "who": who, "scheduler": f"{who} scheduler", "steps": steps, "nfe": float(steps),
             "ms_per_sample": 0.4 * steps, "metrics": {"fd": fd, "recall": 0.9},
         }
         for who, steps, fd in (("student", 1, 24.0), ("student", 2, 17.0), ("teacher", 2, 1422.0), ("teacher", 50, 16))
@@ -74,6 +74,6 @@ def export(folder: Path) -> None:
         "date": "2026-01-02T03:04:05+00:00", "teacher": "/home/someone/models/kitten", "data": "/data/secret/cats",
         "n": 512, "seed": 0, "device": "cpu", "dtype": "float32", "versions": {}, "rows": rows,
         "extractor": {"name": "digits", "id": "builtin", "sha256": "0123456789abcdef", "features": 64},
-        "ratios": {"fd": 17 / 16, "evaluations": 25.0, "wall_clock": 24.5},
+        "ratios": {"fd": 17 / 16, "nfe": 25.0, "wall_clock": 24.5},
     }  # fmt: skip
     (folder / "eval.json").write_text(json.dumps(measured))

@@ -122,7 +122,7 @@ def test_a_pipeline_that_takes_no_batch_is_run_one_by_one(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "call", "evaluations"),
+    ("name", "steps", "call", "nfe"),
     [
         ("sd15", 3, {}, 6),  # guided: both halves
         ("sd15", 3, {"guidance_scale": 1.0}, 3),
@@ -136,7 +136,7 @@ def test_evaluations_are_the_rows_that_the_denoisers_see(
 ) -> None:
     for size in (1, 2):
         drawn = sampler(teacher(name), name, size, None, **call).draw([1, 2], ["a cat", "a dog"], steps)
-        assert drawn.evaluations == evaluations
+        assert drawn.nfe == evaluations
         assert drawn.seconds > 0
 
 
@@ -200,7 +200,7 @@ def test_a_pixel_teacher_is_ddim_whatever_its_own_sampler(classes: int | None, m
     assert (opened.facts.scheduler, opened.facts.default_steps, opened.facts.classes) == ("DDIMScheduler", 50, classes)
     labels = [None] * 3 if classes is None else [2, 0, 1]
     drawn = opened.draw([5, 6, 7], labels)
-    assert drawn.evaluations == 50
+    assert drawn.nfe == 50
     if classes is None:
         unet = DDPMPipeline.from_pretrained(folder).unet
         stock = DDIMPipeline(unet, DDIMScheduler.from_pretrained(folder, subfolder="scheduler"))
@@ -236,7 +236,7 @@ def test_compiled_is_the_same_and_its_time_is_told(make_teacher: TeacherMaker) -
     fast = open.open_teacher(folder, {}, compile=True)
     drawn = fast.draw(range(3), [None] * 3, 2)
     assert apart(plain.samples, drawn.samples) <= 1  # of 255
-    assert drawn.evaluations == 2
+    assert drawn.nfe == 2
     assert fast.compiled_in > drawn.seconds > 0
 
 
@@ -246,7 +246,7 @@ def test_the_zoos_student_scheduler_is_an_exports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "guidance", "evaluations"),
+    ("name", "guidance", "nfe"),
     [
         ("sd15", None, 4),  # as the stock call has it: both halves
         ("sd15", {"scale": 1.0, "negative": ""}, 2),

@@ -75,7 +75,9 @@ def test_nothing_is_dropped_by_default(teacher_of: TeacherOf, conditions_of: Con
 
 
 def test_nothing_is_dropped_in_an_evaluation(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
-    cond = given(teacher_of("sd15"), conditions_of(text=(4,)), scale=3.0, dropout=0.9).typical(torch.arange(N) % 3)
+    cond = given(teacher_of("sd15"), conditions_of(text=(4,)), scale=3.0, dropout=0.9).for_evaluation(
+        torch.arange(N) % 3
+    )
     assert (cond["text"] >= 0).all()
 
 
@@ -133,7 +135,7 @@ def test_scales_depend_on_chance_only(teacher_of: TeacherOf, conditions_of: Cond
 
 def test_the_typical_scale_of_a_range_is_its_middle(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
     of = given(teacher_of("sd15"), conditions_of(text=(4,)), scale=(2.0, 6.0))
-    assert of.typical(torch.tensor([0, 1]))["w"].tolist() == [4.0, 4.0]
+    assert of.for_evaluation(torch.tensor([0, 1]))["w"].tolist() == [4.0, 4.0]
 
 
 def test_one_scale_is_the_same_for_all(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
@@ -153,7 +155,7 @@ def test_a_denoiser_is_told_the_scale_of_its_stock_call(
 ) -> None:
     of = given(teacher_of(name), conditions_of(text=(4,)))
     assert of.told == pytest.approx(default)
-    assert of.typical(torch.arange(2))["w"].tolist() == pytest.approx([default, default])
+    assert of.for_evaluation(torch.arange(2))["w"].tolist() == pytest.approx([default, default])
 
 
 def test_a_denoiser_is_told_the_scale_of_the_recipe(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:

@@ -120,17 +120,17 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("keep")
 def test_prompts_of_other_lengths_never_share_a_batch(name: str, go: Go) -> None:
     prepared = go(name, "guidance.scale=3")
-    assert prepared.given.conditions.bucket.tolist() == [0, 1, 0]
+    assert prepared.conditioning.conditions.bucket.tolist() == [0, 1, 0]
     order = batches(prepared.data, batch=4, micro=4, rank=0, world=1, seed=0, first=0, workers=0)
     for x_0, ids in itertools.islice(order, 8):
-        assert len(set(prepared.given.conditions.bucket[ids].tolist())) == 1
-        assert x_0.shape == (4, *prepared.given.teacher.sample_shape)
-        assert prepared.given(ids, torch.rand(4, 3))["w"].tolist() == [3.0] * 4
+        assert len(set(prepared.conditioning.conditions.bucket[ids].tolist())) == 1
+        assert x_0.shape == (4, *prepared.conditioning.teacher.sample_shape)
+        assert prepared.conditioning(ids, torch.rand(4, 3))["w"].tolist() == [3.0] * 4
 
 
 def test_text_encoders_are_out_of_memory_and_previews_are_there(go: Go, fresh: TeacherOf) -> None:
     prepared = go("sdxl", teacher=fresh("sdxl"))
-    pipeline = prepared.given.teacher.reading.stock.pipeline
+    pipeline = prepared.conditioning.teacher.reading.stock.pipeline
     assert pipeline.text_encoder is None
     assert pipeline.text_encoder_2 is None
     pictures = prepared.pictures(prepared.data.__getitems__([0, 1])[0])
@@ -197,7 +197,7 @@ def test_files_are_encoded_with_their_own_captions(go: Go, captioned: Path) -> N
     prepared = go("sd15", source=str(captioned), prompts=None)
     x_0, ids = prepared.data.__getitems__([0, 1, 2, 3])
     assert [prepared.prompts[i] for i in ids] == ["a dog", "a cat", "a dog", "a house"]
-    vae = prepared.given.teacher.reading.stock.pipeline.vae
+    vae = prepared.conditioning.teacher.reading.stock.pipeline.vae
     x = torch.stack([media.image(captioned / f"{i}.png", (3, 16, 16)) for i in range(4)])
     with torch.no_grad():
         expected = vae.encode(x).latent_dist.mode() * vae.config.scaling_factor
@@ -240,7 +240,7 @@ def test_samples_of_labels_go_round_the_classes(go: Go) -> None:
     prepared = go("dit", "guidance.scale=2", prompts=None)
     _, ids = prepared.data.__getitems__(range(6))
     assert ids.tolist() == list(range(6))
-    assert prepared.given(ids, torch.rand(6, 3))["class_labels"].tolist() == list(range(6))
+    assert prepared.conditioning(ids, torch.rand(6, 3))["class_labels"].tolist() == list(range(6))
 
 
 @pytest.mark.usefixtures("keep")

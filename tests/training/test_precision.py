@@ -22,7 +22,7 @@ def test_the_tangent_in_bf16_is_close_without_any_low_pass(
 ) -> None:
     teacher = fresh(name)
     F = Network(teacher.net, teacher.clock(1.0), teacher.prediction, 1.0, call=teacher.convention)
-    one = teacher.reading.witnesses[0].cond
+    one = teacher.reading.reference_steps[0].cond
     cond = {path: value.expand(N, *value.shape[1:]).contiguous() for path, value in one.items()}
     x, dx = (torch.randn(N, *teacher.sample_shape, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     t = torch.linspace(0.2, 1.5, N).double()

@@ -144,7 +144,7 @@ def test_every_choice_of_the_recipe_runs(run: Run, override: str) -> None:
 
 def test_class_conditional_from_a_folder(run: Run, image_folder: Path) -> None:
     trained, _ = run(data=image_folder, classes=3, channels=3)
-    assert trained.parts.teacher.cond(torch.tensor([1]))["class_labels"].tolist() == [1]
+    assert trained.loaded.teacher.cond(torch.tensor([1]))["class_labels"].tolist() == [1]
     with pytest.raises(UserError, match="2 classes"):
         run("other", data=image_folder, classes=2, channels=3)
 
