@@ -77,7 +77,7 @@ def cli(*arguments: object) -> dict[str, Any]:
 
 def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Tensor:
     """Our own two steps from the noise that the other interpreter drew."""
-    student, teacher = self_check.alone(trained.student), trained.parts.teacher
+    student, teacher = self_check.alone(trained.student), trained.loaded.teacher
     convention = teacher.convention or Convention("x", "t", {}, teacher.sample_shape, teacher.sample_shape)
     steps = [
         Step([Call("", {convention.x: x}, torch.zeros(1, *teacher.sample_shape))], seen["last"], seen["last"], 0, 0, 0)
@@ -85,7 +85,7 @@ def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Te
     ]
     if "z" in seen:
         steps[0].draws = [seen["z"]]
-    cond = trained.prepared.conditioning.for_evaluation(torch.zeros(1, dtype=torch.long))
+    cond = trained.data.conditioning.for_evaluation(torch.zeros(1, dtype=torch.long))
     x_0, _ = self_check.repeat(student, convention, steps, (exported.t_max, exported.t_mid), cond)
     return x_0
 
@@ -135,7 +135,7 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
     driven = {"prompt": {"prompt": ["a cat"]}, "labels": {"class_labels": [0]}, "none": {"batch_size": 1}}
     answer = stock(
         folder=summary["export"],
-        denoiser=trained.parts.teacher.reading.stock.denoiser if trained.parts.teacher.reading else "unet",
+        denoiser=trained.loaded.teacher.reading.stock.denoiser if trained.loaded.teacher.reading else "unet",
         call={**driven[family.conditions], **summary["call"]},
         out=str(tmp_path / "seen.safetensors"),
     )

@@ -167,7 +167,7 @@ def _pixel(student: Network, best: Grid, recipe: config.Recipe, report: Reporter
 
 def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, dict[str, Any]]:
     """Any other denoiser as a stock network, its scheduler, and the arguments of the call beside the prompt."""
-    teacher, conditioning = trained.loaded.teacher, trained.prepared.conditioning
+    teacher, conditioning = trained.loaded.teacher, trained.data.conditioning
     reading, family = teacher.reading, teacher.family
     assert reading is not None
     net = low_pass.fold(student.net)

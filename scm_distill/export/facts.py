@@ -46,7 +46,7 @@ def collect(
             "guidance": recipe.guidance.scale,
             "teacher_call": _guidance(trained),
             "data": source if source == "teacher" or builtin.path(source) else "files",
-            "samples": len(trained.prepared.data),
+            "samples": len(trained.data.samples),
             "optimizer": recipe.optimizer.name,
             "lr": recipe.optimizer.lr,
             "precision": recipe.train.precision,
@@ -59,7 +59,7 @@ def collect(
         "table": table,
         "search": search,
         "samples": recipe.export.samples,
-        "reference": min(recipe.export.samples, len(trained.prepared.data)),
+        "reference": min(recipe.export.samples, len(trained.data.samples)),
         "difference": checked.relative,
         "versions": {
             "scm-distill": __version__,
@@ -74,7 +74,7 @@ def collect(
 
 def _guidance(trained: Trained) -> dict[str, Any]:
     """What of `Stock.arguments` makes the teacher's own call what the student learnt from: scales, negative prompt."""
-    reading, typical = trained.loaded.teacher.reading, trained.prepared.conditioning.evaluation_scale
+    reading, typical = trained.loaded.teacher.reading, trained.data.conditioning.evaluation_scale
     if reading is None:
         return {}
     negative = trained.recipe.guidance.negative_prompt

@@ -37,7 +37,7 @@ def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter
         conditions = [None if teacher.classes is None else i % teacher.classes for i in range(PIXELS)]
         facts, samples = pixels.facts, pixels.batch(range(PIXELS), conditions, 2)
     else:
-        conditions = _spread(teacher, trained.prepared.prompts)
+        conditions = _spread(teacher, trained.data.prompts)
         facts, samples = _traced(folder, teacher, conditions, call, report)
     (folder / FOLDER).mkdir()
     key = {"prompt": "prompt", "labels": "label", "none": None}[facts.driver]

@@ -109,7 +109,7 @@ def _compare(
     folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any]
 ) -> tuple[str | None, float]:
     """Why the teacher's stock pipeline with FILE is not the student, if it is not; and their relative difference."""
-    teacher, conditioning = trained.loaded.teacher, trained.prepared.conditioning
+    teacher, conditioning = trained.loaded.teacher, trained.data.conditioning
     assert teacher.reading is not None
     stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
     kind: Any = getattr(diffusers, self_check.saved_scheduler(folder)["_class_name"])
@@ -118,7 +118,7 @@ def _compare(
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
         return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
     ids = conditioning.draw_ids(1, generator(0, "check"))
-    driven = stock.arguments([trained.prepared.prompts[int(ids[0])]], 2)
+    driven = stock.arguments([trained.data.prompts[int(ids[0])]], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=FILE)
     except torch.OutOfMemoryError:

@@ -24,7 +24,7 @@ from scm_distill.training.run import Trained
 
 def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
     """Features of the data, as many noises, and conditions: those of the data where they may share a batch."""
-    data, conditioning = trained.prepared.data, trained.prepared.conditioning
+    data, conditioning = trained.data.samples, trained.data.conditioning
     n, seed = trained.recipe.export.samples, trained.recipe.train.seed
     device = next(trained.student.parameters()).device
     order = torch.randperm(len(data), generator=generator(seed, "export images"))[:n].tolist()

@@ -54,7 +54,7 @@ class Latents:
 class TrainingData:
     """The data of a run and its conditions; `prompts` (or classes) are what an id stands for."""
 
-    data: Data
+    samples: Data
     conditioning: Conditioning
     decode: Decoder | None  # latents to what the pipeline returns; None for pixels, and where its call leaves latents
     prompts: list[Any]

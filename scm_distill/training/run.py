@@ -49,7 +49,7 @@ class Trained:
 
     recipe: config.Recipe
     loaded: networks.LoadedTeacher
-    prepared: latents.TrainingData
+    data: latents.TrainingData
     student: Network
     step: int
 
@@ -76,7 +76,7 @@ class Training:
             f"{sum(p.numel() for p in self.F_teacher.parameters()):,} parameters"
         )
         self.prepared = latents.prepare(recipe, self.loaded, out, self.accelerator, report)
-        self.data, self.conditioning = self.prepared.data, self.prepared.conditioning
+        self.data, self.conditioning = self.prepared.samples, self.prepared.conditioning
         report.say(f"data: {len(self.data):,} samples")
 
         x_t, t, cond = setup.probe(self.loaded, self.data, self.conditioning, d, self.device)

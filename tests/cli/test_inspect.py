@@ -201,7 +201,7 @@ def test_a_failure_on_the_way_leaves_nothing(
     def fail(*_: Any) -> None:
         raise UserError("The planted one.", "None.", code=1)
 
-    monkeypatch.setattr(inspect.bundle, "check", fail)
+    monkeypatch.setattr(inspect.self_check, "check", fail)
     done = run(folder("sd15"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "error: The planted one." in done.stderr
@@ -220,7 +220,7 @@ def test_the_verdict_follows_the_facts(
     fault: str, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "export":
-        monkeypatch.setattr(inspect.bundle, "check", lambda *_: Checked(1.0, 1.0))
+        monkeypatch.setattr(inspect.self_check, "check", lambda *_: Checked(1.0, 1.0))
     else:
         monkeypatch.setattr(inspect, "_tangent", lambda *_: {"exact": False, "why": "planted"})
     done = run(folder("sd15"), "--json")

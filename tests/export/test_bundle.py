@@ -149,14 +149,14 @@ def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
 ) -> None:
     trained, exported = export()
     before = sorted(p.name for p in exported.folder.iterdir())
-    original = bundle.adapt.reclock
+    original = bundle.reclock.reclock
 
     def off(*args: object) -> object:
         network, error = original(*args)
         network.net.time_embedding.linear_1.weight.data *= 1.05  # a fold gone wrong
         return network, error
 
-    monkeypatch.setattr(bundle.adapt, "reclock", off)
+    monkeypatch.setattr(bundle.reclock, "reclock", off)
     with pytest.raises(UserError, match="differs"):
         bundle.write(trained, exported.folder, Silent())
     assert sorted(p.name for p in exported.folder.iterdir()) == before

@@ -11,7 +11,7 @@ import torch
 from analytic import LINEAR, as_F, ode_endpoint, posterior_mean, through_native
 
 from scm_distill.autodiff import derivatives, rules
-from scm_distill.maths import schedules, tangent, trigflow
+from scm_distill.maths import clocks, schedules, tangent, trigflow
 from scm_distill.maths.schedules import Prediction
 from scm_distill.objectives import scm
 
@@ -76,13 +76,14 @@ BUGS = {
 }
 READING_BUGS = {
     "sigma_d forgotten in the time map": (
+        clocks,
         ".sqrt(), sigma_d * bar.clamp_min(0).sqrt())",
         ".sqrt(), bar.clamp_min(0).sqrt())",
     ),
-    "epsilon without its skip": ("a, b = 1 / c, -s / (sigma_d * c)", "a, b = 1 / c, 0 * s"),
-    "epsilon read as v": ("a, b = 1 / c, -s / (sigma_d * c)", "a, b = rho, 0 * s"),
-    "input not scaled": ("return like(self.rho, x_t).to(x_t.dtype) * x_t", "return x_t"),
-    "nearest index": ("return self._index(t)", "return self._index(t).detach().round()"),
+    "epsilon without its skip": (schedules, "a, b = 1 / c, -s / (sigma_d * c)", "a, b = 1 / c, 0 * s"),
+    "epsilon read as v": (schedules, "a, b = 1 / c, -s / (sigma_d * c)", "a, b = rho, 0 * s"),
+    "input not scaled": (schedules, "return like(self.rho, x_t).to(x_t.dtype) * x_t", "return x_t"),
+    "nearest index": (clocks, "return self._index(t)", "return self._index(t).detach().round()"),
 }
 
 
@@ -102,10 +103,14 @@ def test_the_oracle_sees_planted_bugs(bug: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("bug", READING_BUGS)
 def test_the_oracle_sees_bugs_in_the_reading(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = mutant(schedules, *READING_BUGS[bug])
-    monkeypatch.setattr(analytic, "native", changed.native)
+    module, *change = READING_BUGS[bug]
+    changed = mutant(module, *change)
     # The native network goes by the true schedule; only the reading is wrong.
-    monkeypatch.setattr(analytic, "native_time", lambda _, t, s: changed.DiscreteSchedule(LINEAR, s).network_time(t))
+    if module is schedules:
+        monkeypatch.setattr(analytic, "native", changed.native)
+    else:
+        schedule = changed.DiscreteSchedule
+        monkeypatch.setattr(analytic, "native_time", lambda _, t, s: schedule(LINEAR, s).network_time(t))
     wrong = residual(through_native("epsilon", ode_endpoint, 0.5), through_native("epsilon", posterior_mean, 0.5), 0.5)
     assert wrong > 1e-2
 

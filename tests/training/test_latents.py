@@ -121,7 +121,7 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prompts_of_other_lengths_never_share_a_batch(name: str, go: Go) -> None:
     prepared = go(name, "guidance.scale=3")
     assert prepared.conditioning.conditions.bucket.tolist() == [0, 1, 0]
-    order = batches(prepared.data, batch=4, micro=4, rank=0, world=1, seed=0, first=0, workers=0)
+    order = batches(prepared.samples, batch=4, micro=4, rank=0, world=1, seed=0, first=0, workers=0)
     for x_0, ids in itertools.islice(order, 8):
         assert len(set(prepared.conditioning.conditions.bucket[ids].tolist())) == 1
         assert x_0.shape == (4, *prepared.conditioning.teacher.sample_shape)
@@ -133,7 +133,7 @@ def test_text_encoders_are_out_of_memory_and_previews_are_there(go: Go, fresh: T
     pipeline = prepared.conditioning.teacher.reading.stock.pipeline
     assert pipeline.text_encoder is None
     assert pipeline.text_encoder_2 is None
-    pictures = prepared.pictures(prepared.data.__getitems__([0, 1])[0])
+    pictures = prepared.pictures(prepared.samples.__getitems__([0, 1])[0])
     assert [picture.size for picture in pictures] == [(16, 16), (16, 16)]
 
 
@@ -175,8 +175,9 @@ def test_other_conditions_are_recorded_anew(override: str, go: Go) -> None:
 
 @pytest.mark.usefixtures("keep")
 def test_samples_depend_on_the_seed_and_not_on_the_batch(go: Go) -> None:
-    eight = go("sd15").data.__getitems__(range(6))[0]
-    two = go("sd15", "train.micro_batch_size=2", "train.batch_size=4", "data.samples=5").data.__getitems__(range(5))[0]
+    eight = go("sd15").samples.__getitems__(range(6))[0]
+    few = go("sd15", "train.micro_batch_size=2", "train.batch_size=4", "data.samples=5")
+    two = few.samples.__getitems__(range(5))[0]
     assert (eight[:5] - two).abs().max() < 1e-4
     assert (eight[0] - eight[1]).abs().max() > 0.1
 
@@ -195,7 +196,7 @@ def captioned(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("keep")
 def test_files_are_encoded_with_their_own_captions(go: Go, captioned: Path) -> None:
     prepared = go("sd15", source=str(captioned), prompts=None)
-    x_0, ids = prepared.data.__getitems__([0, 1, 2, 3])
+    x_0, ids = prepared.samples.__getitems__([0, 1, 2, 3])
     assert [prepared.prompts[i] for i in ids] == ["a dog", "a cat", "a dog", "a house"]
     vae = prepared.conditioning.teacher.reading.stock.pipeline.vae
     x = torch.stack([media.image(captioned / f"{i}.png", (3, 16, 16)) for i in range(4)])
@@ -238,7 +239,7 @@ def test_data_that_does_not_fit_is_refused(go: Go, captioned: Path, tmp_path: Pa
 @pytest.mark.usefixtures("keep")
 def test_samples_of_labels_go_round_the_classes(go: Go) -> None:
     prepared = go("dit", "guidance.scale=2", prompts=None)
-    _, ids = prepared.data.__getitems__(range(6))
+    _, ids = prepared.samples.__getitems__(range(6))
     assert ids.tolist() == list(range(6))
     assert prepared.conditioning(ids, torch.rand(6, 3))["class_labels"].tolist() == list(range(6))
 
