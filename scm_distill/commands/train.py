@@ -9,6 +9,7 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
 from scm_distill.errors import UserError, one_line
@@ -179,7 +180,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
 def _page(folder: Path, report: Reporter) -> None:
