@@ -157,7 +157,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         made = setup.build(recipe, folder, start, report)
         if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
         try:
             return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too

@@ -177,11 +177,11 @@ class TrainState:
         by_name = dict(self.student.named_parameters())
         for key, value in found["optimizer"].items():
             name, _, kind = key.rpartition("|")
-            p = by_name.get(name)
-            if p is None or value.shape not in (p.shape, ()):
+            if name not in by_name or value.shape not in (by_name[name].shape, ()):
                 raise UserError(
                     f"Checkpoint {path} cannot be loaded: optimizer.safetensors is not of this student ({key}).", OLDER
                 )
+            p = by_name[name]
             if kind != "step":
                 self.optimizer.state[p][kind] = part_of(value, p)
             else:  # a fused optimizer counts on the device

@@ -29,9 +29,8 @@ class Records:
             found = read_metrics(self.metrics, lambda line: _stays(line, step))
             for text in found.passed_over:
                 report.say(f"metrics: {text}; it is left out")
-            lines = sorted(
-                [*found.steps, *found.evaluations], key=lambda line: line.step
-            )  # a step, then its evaluation
+            lines: list[StepLine | EvaluationLine] = [*found.steps, *found.evaluations]
+            lines.sort(key=lambda line: line.step)  # stable: a step, then its evaluation
             files.write_text(self.metrics, "".join(line.line() + "\n" for line in lines))
 
     def write(self, line: StepLine | EvaluationLine) -> None:
