@@ -68,7 +68,7 @@ class AllocationTracker(TorchDispatchMode):
 def fake_copy(network: Network, mode: Any, device: torch.device) -> Network:
     """A copy of `network` without contents."""
     clock = network.clock  # reads tables, and takes no memory to speak of
-    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, index=lambda t: 500 * t)
+    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, network_time=lambda t: 500 * t)
     memo: dict[int, Any] = {id(clock): ends}
     for x in (*network.parameters(), *network.buffers()):
         if x.is_floating_point() or x.is_meta:
