@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,15 +71,25 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @contextmanager
-def strict(network: Network) -> Iterator[None]:
-    """Within it the network's products are float32, without TF32, whatever the recipe says."""
-    before = network.autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    network.autocast = None
+def without_tf32() -> Iterator[None]:
+    """Within it float32 products are computed without TF32, whatever the recipe says."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        network.autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@dataclass(frozen=True)
+class InFloat32:
+    """`derivative` of a network without its autocast."""
+
+    derivative: Derivative
+
+    def __call__(self, F: Any, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+        """F (B, ...) and cos t sin t dF/dt (B, ...)."""
+        return self.derivative(F.with_autocast(None), x, t, cond, v)
 
 
 @dataclass(frozen=True)
@@ -102,15 +113,13 @@ class Trial:
 
     def __call__(self, derivative: Derivative) -> tuple[Tensor, Tensor]:
         """F (B, ...) and cos t sin t dF/dt (B, ...)."""
-        self.student.derivative = derivative
-        F, cs_dF, _ = self.wrapped(self.x, self.t, self.cond, self.v)
+        F, cs_dF, _ = self.wrapped(self.x, self.t, self.cond, self.v, derivative)
         return F, cs_dF
 
     def gradient(self, derivative: Derivative) -> tuple[Tensor, Tensor, list[Tensor]]:
         """F, cos t sin t dF/dt, and the parameters' gradients of a weighted mean of F, with fixed weights."""
-        self.student.derivative = derivative
         try:
-            F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v)
+            F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v, derivative)
             weights = torch.linspace(-1, 1, F[0].numel(), device=F.device).reshape(F.shape[1:])
             ((F * weights).mean() + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
             return F.detach(), cs_dF, [p.grad.clone() for p in self.student.parameters() if p.grad is not None]
@@ -130,8 +139,8 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
     setting, network = recipe.objective.tangent, trial.student.network
     modules = blocks(network.net)
     try:
-        with torch.no_grad(), strict(network):
-            (_, exact), (_, numeric) = trial(tangent_pass), trial(Difference(h))
+        with torch.no_grad(), without_tf32():
+            (_, exact), (_, numeric) = trial(InFloat32(tangent_pass)), trial(InFloat32(Difference(h)))
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
         if setting != "difference":

@@ -8,6 +8,7 @@ read lengths off them. A network that needs contents all the same is measured, o
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, product
 from typing import Any, Literal
 from unittest import mock
@@ -238,13 +239,12 @@ class Planner:
         o, network, F_teacher = recipe.objective, self.network, self.F_teacher
         mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
         if fake:
-            network, F_teacher = fake_copy(network, mode, device), fake_copy(F_teacher, mode, device)
-            network.autocast = None if work == "check" else narrow
-            F_teacher.autocast = None if F_teacher.prediction == "epsilon" else narrow
-            network.chunk = F_teacher.chunk = n
+            network = fake_copy(network, mode, device).with_autocast(None if work == "check" else narrow).with_chunk(n)
+            F_teacher = fake_copy(F_teacher, mode, device).with_chunk(n)
+            F_teacher = F_teacher.with_autocast(None if F_teacher.prediction == "epsilon" else narrow)
         with mode, device:
             student = Student(network, adaptive=o.weighting == "adaptive")
-        student.derivative = maker(blocks(network.net), memory)
+        derived = partial(student, derivative=maker(blocks(network.net), memory))
         tracker = AllocationTracker(fake=fake)
         trained = [p for p in student.parameters() if p.requires_grad]
         handles = [p.register_post_accumulate_grad_hook(tracker.add_gradient) for p in trained]
@@ -260,7 +260,7 @@ class Planner:
                 x, t, cond = rows(self.x), rows(self.t), {name: rows(v) for name, v in self.cond.items()}
                 if work == "step":
                     objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
-                    objective(student, F_teacher, x, x.clone(), t, cond, 0).total.backward()
+                    objective(derived, F_teacher, x, x.clone(), t, cond, 0).total.backward()
                 elif work == "check":
                     tangent_pass(network, x, t, cond, x.clone())
                 else:
