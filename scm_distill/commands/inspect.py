@@ -30,9 +30,8 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
     """The facts, in the order in which they are found. Raises UserError for a teacher that cannot be read."""
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, teacher = _open(repo, overrides, device)
-    loaded = networks.assemble(recipe, teacher)
-    loaded.F_teacher.to(device)
+    recipe, loaded = _open(repo, overrides, device)
+    teacher = loaded.teacher
     report.advance(1)
     F, facts = loaded.F_teacher, _facts(loaded)
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
@@ -72,15 +71,13 @@ def _verdict(facts: dict[str, Any]) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
+def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = config.parse({**content, "export": {"t_mid": [1.1]}}, overrides)
-    teacher = networks.load_teacher(recipe, device)
-    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
-    if fixed is not None:
-        recipe = config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={fixed}"])
-    return recipe, teacher
+    loaded = networks.load_teacher(recipe, device, own_sigma_d=True)
+    sigma_d = loaded.F_teacher.sigma_d
+    return config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={sigma_d}"]), loaded
 
 
 def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
