@@ -18,11 +18,11 @@ from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
 from scm_distill.training.conditioning import Conditioning, on
 from scm_distill.training.latents import TrainingData
+from scm_distill.training.memory.plan import Planner
 from scm_distill.training.run import Trained
 from scm_distill.training.student import new_student
 
 TIMES = 8  # at which the tangent is checked and smoothing is measured
-BYTES = 24  # of float32 a parameter: teacher 4, student 4, gradient 4, two moments 8, EMA 4
 NOTHING: Any = ()  # for data
 
 
@@ -45,6 +45,7 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
         low_pass.set_width(F.net, width)
         report.advance(2)
         student = new_student(loaded, recipe, x_t, t, cond, Silent())
+        memory = sum(Planner(student, F, x_t / F.sigma_d, t, cond, device).resident(recipe).values())
         facts["adaptation"] = _adaptation(loaded, student, layers, width)
         facts["tangent"] = _tangent(student, x_t, t, cond)
         report.advance(3)
@@ -55,8 +56,7 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
             facts["export"] = _export(trained, Path(temporary) / "export")
     report.advance(4)
     report.end()
-    count = sum(p.numel() for p in student.net.parameters())
-    facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
+    facts["training memory"] = f"{memory / 2**30:.3g} GiB of weights and states in float32; activations on top"
     facts["verdict"] = _verdict(facts)
     facts["recipe"] = _start(loaded, recipe)
     return facts

@@ -17,7 +17,7 @@ from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available, gib
-from scm_distill.training.source import check_paths, origin
+from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
 
 
@@ -43,7 +43,7 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     _share(recipe, world)
     check_paths(recipe)
     loaded = networks.load_teacher(recipe)
-    source = origin(recipe, loaded.teacher)
+    source = open_source(recipe, loaded.teacher)
     clock, teacher = loaded.F_teacher.clock, loaded.teacher
     facts: dict[str, Any] = {
         "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",

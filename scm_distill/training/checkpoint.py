@@ -19,7 +19,7 @@ from scm_distill.artifacts.run_records import CheckpointState
 from scm_distill.errors import UserError
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Student
-from scm_distill.training.distributed import part_of, whole
+from scm_distill.training.distributed import gather_tensor, local_part
 
 OLDER = CheckpointState.FIX
 
@@ -111,7 +111,7 @@ def save(accelerator: Accelerator, folder: Path, tensors: "TrainState", state: C
         for name, named_tensors in tensors.items():
             found: dict[str, Tensor] = {}
             for key, value in named_tensors():
-                value = whole(value.detach())  # one at a time: a collective where parameters are sharded
+                value = gather_tensor(value.detach())  # one at a time: a collective where parameters are sharded
                 if main:
                     found[key] = value.cpu()
             if main:
@@ -140,7 +140,7 @@ class TrainState:
         The weighting's are left away. A collective where parameters are shared out.
         """
         found = [p for name, p in self._trained(self.student).items() if name.startswith("network.")]
-        return torch.stack([whole(p.detach().sum(dtype=torch.float64)) for p in found]).tolist()
+        return torch.stack([gather_tensor(p.detach().sum(dtype=torch.float64)) for p in found]).tolist()
 
     def items(self) -> Iterator[tuple[str, Callable[[], Iterator[tuple[str, Tensor]]]]]:
         """File name without ending, and its tensors."""
@@ -173,7 +173,7 @@ class TrainState:
                     OLDER,
                 )
             for key, p in parameters.items():
-                p.copy_(part_of(found[name][key], p))
+                p.copy_(local_part(found[name][key], p))
         by_name = dict(self.student.named_parameters())
         for key, value in found["optimizer"].items():
             name, _, kind = key.rpartition("|")
@@ -183,6 +183,6 @@ class TrainState:
                 )
             p = by_name[name]
             if kind != "step":
-                self.optimizer.state[p][kind] = part_of(value, p)
+                self.optimizer.state[p][kind] = local_part(value, p)
             else:  # a fused optimizer counts on the device
                 self.optimizer.state[p][kind] = value.to(p.device) if self.optimizer.defaults.get("fused") else value
