@@ -42,9 +42,8 @@ def inspect(
     report = report or Silent()
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, read = _open(str(teacher), overrides, device)
-    loaded = networks.assemble(recipe, read)
-    loaded.F_teacher.to(device)
+    recipe, loaded = _open(str(teacher), overrides, device)
+    read = loaded.teacher
     report.advance(1)
     F = loaded.F_teacher
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
@@ -88,15 +87,13 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
+def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
-    teacher = networks.load_teacher(recipe, device)
-    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
-    if fixed is not None:
-        recipe = read_recipe(recipe, {"objective.sigma_d": fixed})
-    return recipe, teacher
+    loaded = networks.load_teacher(recipe, device, own_sigma_d=True)
+    sigma_d = loaded.F_teacher.sigma_d
+    return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 
 
 def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:

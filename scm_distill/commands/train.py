@@ -16,7 +16,7 @@ from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResu
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
-from scm_distill.training import batches, checkpoint, environment, latents, networks, run, signals
+from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
 from scm_distill.training.source import check_paths, origin
 from scm_distill.training.student import new_student
@@ -49,7 +49,7 @@ def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int =
     recipe = read_recipe(recipe, overrides)
     _check_devices(recipe, processes)
     check_paths(recipe)
-    loaded = networks.open_parts(recipe)
+    loaded = networks.load_teacher(recipe)
     source = origin(recipe, loaded.teacher)
     teacher, reading = loaded.teacher, loaded.teacher.reading
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
@@ -186,14 +186,14 @@ def _refuse_other_run(folder: Path, resume: str | None) -> None:
 def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> run.Trained:
     try:
         start = checkpoint.find(resume, folder) if resume else None
-        training = run.Training(recipe, folder, start, report)
-        if training.records.main:
+        made = setup.build(recipe, folder, start, report)
+        if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, training.step, training.draws.world, training.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
         try:
-            return training.train()
+            return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
-            if training.records.main:
+            if made.accelerator.is_main_process:
                 _write_report(folder, report)
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student

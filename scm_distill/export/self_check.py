@@ -129,8 +129,7 @@ def alone(student: Network) -> Network:
     """A copy on the CPU in float32 with its adapters merged, to be run beside a reloaded folder."""
     copied = copy.deepcopy(student).cpu()
     lora.merge(copied.net)
-    copied.autocast = None
-    return copied
+    return copied.with_autocast(None)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,15 +70,25 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @contextmanager
-def strict(network: Network) -> Iterator[None]:
-    """Float32 products, whatever the recipe says."""
-    before = network.autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    network.autocast = None
+def without_tf32() -> Iterator[None]:
+    """Products of float32 in float32, whatever the recipe says."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        network.autocast, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@dataclass(frozen=True)
+class InFloat32:
+    """The derivative `how` of a network without its autocast."""
+
+    how: Derivative
+
+    def __call__(self, F: Any, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tuple[Tensor, Tensor]:
+        """F (B, ...) and cos t sin t dF/dt (B, ...)."""
+        return self.how(F.with_autocast(None), x, t, cond, v)
 
 
 @dataclass(frozen=True)
@@ -98,15 +109,13 @@ class Trial:
 
     def __call__(self, how: Derivative) -> tuple[Tensor, Tensor]:
         """F and cos t sin t dF/dt by `how`."""
-        self.student.derivative = how
-        F, cs_dF, _ = self.wrapped(self.x, self.t, self.cond, self.v)
+        F, cs_dF, _ = self.wrapped(self.x, self.t, self.cond, self.v, how)
         return F, cs_dF
 
     def gradient(self, how: Derivative) -> tuple[Tensor, Tensor, list[Tensor]]:
         """F, its derivative, and the gradient of a sum over F with fixed weights."""
-        self.student.derivative = how
         try:
-            F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v)
+            F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v, how)
             weights = torch.linspace(-1, 1, F[0].numel(), device=F.device).reshape(F.shape[1:])
             ((F * weights).mean() + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
             return F.detach(), cs_dF, [p.grad.clone() for p in self.student.parameters() if p.grad is not None]
@@ -124,8 +133,8 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
     wanted, network = recipe.objective.tangent, trial.student.network
     modules = blocks(network.net)
     try:
-        with torch.no_grad(), strict(network):
-            (_, exact), (_, numeric) = trial(tangent_pass), trial(Difference(h))
+        with torch.no_grad(), without_tf32():
+            (_, exact), (_, numeric) = trial(InFloat32(tangent_pass)), trial(InFloat32(Difference(h)))
     except NotImplementedError as error:
         reason = str(error).splitlines()[0]
         if wanted != "difference":

@@ -11,12 +11,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from scm_distill import config
 from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
-from scm_distill.training.batches import Batch, to_device
+from scm_distill.training.batches import Batch, BatchSource, to_device
 from scm_distill.training.distributed import accumulating, clip
 
 FINAL_LR = 0.1  # share of the learning rate left at the last step
@@ -70,3 +71,23 @@ def fit(
                 raise UserError(f"The pre-fit loss is {value} at step {step}.", "Lower adapt.prefit_lr.", code=1)
             report.advance(step + 1, {"loss": value})
     report.end()
+
+
+def run(
+    recipe: config.Recipe,
+    accelerator: Accelerator,
+    student: nn.Module,
+    F_teacher: Network,
+    batches: BatchSource,
+    probe: tuple[Tensor, Tensor, Cond],
+    report: Reporter,
+) -> None:
+    """Fit the `student`, as it is wrapped for training, as the recipe says, and say what that did to F on a probe."""
+    settings = recipe.adapt
+    before = relative_error(student, F_teacher, *probe)
+    steps = batches.steps("pre-fit", recipe.train.seed + 1, 0)
+    fit(
+        accelerator, student, F_teacher, steps, total=settings.prefit_steps, lr=settings.prefit_lr, report=report
+    )  # fmt: skip
+    after = relative_error(student, F_teacher, *probe)
+    report.say(f"pre-fit to v prediction: relative error of F {before:.3g} -> {after:.3g}")

@@ -20,7 +20,7 @@ from scm_distill.export import bundle
 from scm_distill.progress import Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.stock_loop import seeded_noise
-from scm_distill.training import run
+from scm_distill.training import run, setup
 
 Exporter = Callable[..., tuple[run.Trained, bundle.Exported]]
 
@@ -51,7 +51,7 @@ def export(
             (out / part).mkdir(parents=True, exist_ok=True)
         recipe = config.read(str(path), overrides)
         (out / "config.yaml").write_text(config.dump(recipe))
-        trained = run.Training(recipe, out, None, Silent()).train()
+        trained = run.Run(setup.build(recipe, out, None, Silent())).train()
         return trained, bundle.write(trained, out / "export", Silent())
 
     return go

@@ -41,8 +41,7 @@ def trial(net: torch.nn.Module | None = None, dtype: torch.dtype | None = None, 
     if net is None:
         low_pass.prepare(network, x, t, {})
         low_pass.set_width(network.net, width)
-    network.autocast = dtype
-    student = Student(network, adaptive=True)
+    student = Student(network.with_autocast(dtype), adaptive=True)
     return Trial(student, student, x, t, {}, v)
 
 

@@ -104,7 +104,7 @@ def go(tmp_path: Path, teacher_of: TeacherOf) -> Go:
             },
             overrides,
         )
-        parts = networks.assemble(recipe, teacher or teacher_of(name, **recipe.teacher.call))
+        parts = networks.load_teacher(recipe, teacher=teacher or teacher_of(name, **recipe.teacher.call))
         return latent_files.prepare(recipe, parts, tmp_path / "run", Accelerator(cpu=True), Silent())
 
     return prepared

@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.autodiff import dual
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
-from scm_distill.training import checkpoint, signals
+from scm_distill.training import checkpoint, setup, signals
 from scm_distill.training import run as training_run
 
 Run = Callable[..., tuple[training_run.Trained, Path]]
@@ -59,7 +59,8 @@ def run(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         start = checkpoint.find(resume, out) if resume else None
-        return training_run.Training(config.read(str(path), overrides), out, start, listener or Silent()).train(), out
+        made = setup.build(config.read(str(path), overrides), out, start, listener or Silent())
+        return training_run.Run(made).train(), out
 
     return go
 

@@ -7,6 +7,7 @@ lengths off them. A network that needs contents all the same is measured, on 1 a
 
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, product
 from typing import Any
 from unittest import mock
@@ -203,16 +204,15 @@ class Planner:
         o, network, F_teacher = recipe.objective, self.network, self.F_teacher
         mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
         if fake:
-            network, F_teacher = fake_copy(network, mode, device), fake_copy(F_teacher, mode, device)
-            network.autocast = None if what == "check" else narrow
-            F_teacher.autocast = None if F_teacher.prediction == "epsilon" else narrow
-            network.chunk = F_teacher.chunk = n
+            network = fake_copy(network, mode, device).with_autocast(None if what == "check" else narrow).with_chunk(n)
+            F_teacher = fake_copy(F_teacher, mode, device).with_chunk(n)
+            F_teacher = F_teacher.with_autocast(None if F_teacher.prediction == "epsilon" else narrow)
         with mode, device:
             student = Student(network, adaptive=o.weighting == "adaptive")
-        student.derivative = way(blocks(network.net), memory)
+        trained = partial(student, derivative=way(blocks(network.net), memory))
         live = AllocationTracker(fake=fake)
-        trained = [p for p in student.parameters() if p.requires_grad]
-        handles = [p.register_post_accumulate_grad_hook(live.own) for p in trained]
+        moving = [p for p in student.parameters() if p.requires_grad]
+        handles = [p.register_post_accumulate_grad_hook(live.own) for p in moving]
         parts = attention._parts  # of which two chunks have the peak of all
         few = mock.patch.object(attention, "_parts", lambda q, k: islice(parts(q, k), 2)) if fake else nullcontext()
 
@@ -226,7 +226,7 @@ class Planner:
                 x, t, cond = rows(self.x), rows(self.t), {name: rows(v) for name, v in self.cond.items()}
                 if what == "step":
                     objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
-                    objective(student, F_teacher, x, x.clone(), t, cond, 0).total.backward()
+                    objective(trained, F_teacher, x, x.clone(), t, cond, 0).total.backward()
                 elif what == "check":
                     tangent_pass(network, x, t, cond, x.clone())
                 else:

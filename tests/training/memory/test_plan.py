@@ -4,6 +4,7 @@ import copy
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,13 +100,12 @@ def measured(planner: plan.Planner, recipe: config.Recipe) -> dict[str, int]:
     t, cond = planner.t.repeat(2), {k: v.repeat(2, *[1] * (v.ndim - 1)) for k, v in planner.cond.items()}
 
     def student() -> Student:
-        made = Student(copy.deepcopy(planner.network), adaptive=True)
-        made.derivative = OnePass(blocks(made.network.net), memory)  # type: ignore[arg-type]
-        return made
+        return Student(copy.deepcopy(planner.network), adaptive=True)
 
     def backward(student: Student, F_teacher: Network) -> None:
         inputs = x.clone(), t.clone(), {k: v.clone() for k, v in cond.items()}
-        objective(student, F_teacher, inputs[0], torch.randn_like(x), *inputs[1:], 0).total.backward()
+        by_one_pass = partial(student, derivative=OnePass(blocks(student.network.net), memory))  # type: ignore[arg-type]
+        objective(by_one_pass, F_teacher, inputs[0], torch.randn_like(x), *inputs[1:], 0).total.backward()
 
     def whole() -> Any:
         F_teacher, trained = copy.deepcopy(planner.F_teacher), student()
