@@ -21,11 +21,11 @@ from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
 from scm_distill.training.conditioning import Conditioning, on
 from scm_distill.training.latents import TrainingData
+from scm_distill.training.memory.plan import Planner
 from scm_distill.training.run import Trained
 from scm_distill.training.student import new_student
 
 TIMES = 8  # at which the tangent is checked and smoothing is measured
-BYTES = 24  # of float32 a parameter: teacher 4, student 4, gradient 4, two moments 8, EMA 4
 NOTHING: Any = ()  # for data
 
 
@@ -57,6 +57,7 @@ def inspect(
         low_pass.set_width(F.net, width)
         report.advance(2)
         student = new_student(loaded, recipe, x_t, t, cond, Silent())
+        memory = sum(Planner(student, F, x_t / F.sigma_d, t, cond, device).resident(recipe).values())
         tangent = _tangent(student, x_t, t, cond)
         report.advance(3)
         found = _latents(read) if read.reading is not None else None
@@ -72,7 +73,7 @@ def inspect(
         tangent=tangent,
         latent_map=found,
         export=exported,
-        training_memory=BYTES * sum(p.numel() for p in student.net.parameters()),
+        training_memory=memory,
         verdict=_verdict(tangent, exported),
         recipe=_start(loaded, recipe),
     )

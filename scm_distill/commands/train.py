@@ -18,7 +18,7 @@ from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
-from scm_distill.training.source import check_paths, origin
+from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
 
 
@@ -50,7 +50,7 @@ def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int =
     _check_devices(recipe, processes)
     check_paths(recipe)
     loaded = networks.load_teacher(recipe)
-    source = origin(recipe, loaded.teacher)
+    source = open_source(recipe, loaded.teacher)
     teacher, reading = loaded.teacher, loaded.teacher.reading
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")

@@ -426,7 +426,7 @@ def origin(name: str, kind: str, teacher: Make, folder: Path) -> source.DataSour
             "train": {"steps": 1, "batch_size": 1},
         }
     )  # fmt: skip
-    return source.origin(settings, networks.load_teacher(settings).teacher)
+    return source.open_source(settings, networks.load_teacher(settings).teacher)
 
 
 def test_an_image_teacher_with_the_vae_of_a_video_one_takes_images(teacher: Make, tmp_path: Path) -> None:

@@ -247,3 +247,14 @@ def test_available_memory_and_the_text_of_a_plan() -> None:
     parts = {"student": 2**30, "gathered": 0, "activations": 2**31}
     text = str(plan.Plan({"check": {"student": 2**30}, "backward": parts}, "traced"))
     assert text == "3 GiB in backward (student 1 GiB, activations 2 GiB; traced)"
+
+
+def test_what_stays_on_the_device_is_24_bytes_a_parameter_of_a_student_trained_whole() -> None:
+    planner = planner_of(dit(layers=1), recipe_of())
+    count, kept = (sum(p.numel() for p in planner.network.parameters()), planner.resident(recipe_of()))
+    buffers = sum(b.nbytes for b in planner.network.buffers())
+    assert sum(kept.values()) == 24 * count + 3 * buffers  # of student, EMA and teacher
+    assert kept == {
+        "student": 4 * count + buffers, "gradients": 4 * count, "optimizer": 8 * count, "ema": 4 * count + buffers,
+        "teacher": 4 * count + buffers, "gathered": 0,
+    }  # fmt: skip
