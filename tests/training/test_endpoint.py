@@ -11,8 +11,6 @@ from scm_distill.maths.clocks import FlowClock
 from scm_distill.models.network import Network
 from scm_distill.training.endpoint import Comparison, Figures, sample
 
-pytestmark = pytest.mark.quick
-
 NAN = float("nan")
 SIGMA_D, T_MAX, T_MID = 0.5, 1.5, 0.9
 EPS = torch.randn(2, 16, 1, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,6 @@ from torch import nn
 from scm_distill import config
 from scm_distill.training import optimizer
 
-pytestmark = pytest.mark.quick
-
 LR, STEPS, WARMUP = 2e-4, 20, 4
 
 

@@ -17,8 +17,6 @@ from scm_distill.training import prefit
 from scm_distill.training.batches import Batch, BatchSource
 from scm_distill.training.randomness import Draws
 
-pytestmark = pytest.mark.quick
-
 SIGMA_D = 0.5
 DRAWS = Draws(
     seed=0, shape=(1, 2, 2), batch=32, micro=16, rank=0, world=1, P_mean=-0.3, P_std=1.4, sigma_d=SIGMA_D, t_min=0.01,

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from scm_distill.training.randomness import Draws, generator
 
-pytestmark = pytest.mark.quick
-
 N = 8192
 DRAWS = Draws(
     seed=3, shape=(2, 3), batch=N, micro=N, rank=0, world=1, P_mean=-0.4, P_std=1.3, sigma_d=0.5, t_min=0.0,

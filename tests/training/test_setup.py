@@ -12,8 +12,6 @@ from scm_distill.maths.clocks import Clock, DiscreteSchedule, FlowClock
 from scm_distill.training import setup
 from scm_distill.training.randomness import Draws
 
-pytestmark = pytest.mark.quick
-
 SIGMA_D = 0.5
 DRAWS = Draws(
     seed=0, shape=(1, 2, 2), batch=4, micro=2, rank=1, world=2, P_mean=-0.3, P_std=1.4, sigma_d=SIGMA_D, t_min=0.0,
