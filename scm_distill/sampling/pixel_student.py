@@ -9,9 +9,9 @@ from torch import Tensor
 
 from scm_distill import teachers
 from scm_distill.artifacts.layout import locate
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import DiscreteSchedule
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.sampling import few_step
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond, Memory
+from scm_distill.autodiff.derivatives import Memory
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 
 Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 Item = TypeVar("Item")

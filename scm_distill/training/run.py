@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from scm_distill import config, data
-from scm_distill.autodiff.derivatives import Cond, Memory
+from scm_distill.autodiff.derivatives import Memory
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student

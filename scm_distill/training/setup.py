@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.data import Data
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.training.batches import micro_batch
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import Draws, generator
@@ -38,7 +38,7 @@ def comparison(
     """The yardstick of the run, from noise that only the seed decides."""
     n, g = recipe.train.evaluate_samples, generator(recipe.train.seed, "evaluate")
     eps = torch.randn(2, n, *loaded.teacher.sample_shape, generator=g)
-    cond = on(conditioning.for_evaluation(conditioning.draw_ids(n, g)), device)
+    cond = on_device(conditioning.for_evaluation(conditioning.draw_ids(n, g)), device)
     times = (loaded.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
     return Comparison(loaded.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)
 
@@ -55,4 +55,4 @@ def probe(
     z, t, _, _ = next(whole.step("probe", 0))
     t = loaded.F_teacher.clock.snap(t)
     x_t = diffuse(x_0, z, t.float()).to(device)
-    return x_t, t.to(device), on(conditioning.for_evaluation(ids), device)
+    return x_t, t.to(device), on_device(conditioning.for_evaluation(ids), device)

@@ -18,9 +18,10 @@ from torch._subclasses import fake_tensor
 
 from scm_distill import config
 from scm_distill.autodiff import attention
-from scm_distill.autodiff.derivatives import Cond, Difference, Memory, OnePass, TwoPasses, tangent_pass
+from scm_distill.autodiff.derivatives import Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
