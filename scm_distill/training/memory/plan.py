@@ -14,12 +14,12 @@ from unittest import mock
 import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
-from torch._subclasses import fake_tensor
 
 from scm_distill import config
 from scm_distill.autodiff import attention
 from scm_distill.autodiff.derivatives import Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
+from scm_distill.autodiff.torch_private import FakeTensorMode
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
 from scm_distill.models.network import Network
@@ -162,7 +162,7 @@ class Planner:
     def _update(self, recipe: config.Recipe) -> int:
         """The bytes that a step of the optimizer makes and drops."""
         if (name := recipe.optimizer.name) not in self._peaks:
-            with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
+            with FakeTensorMode(allow_non_fake_inputs=True):
                 made = [nn.Parameter(torch.empty(p.shape)) for p in self.network.parameters() if p.requires_grad]
             for p in made:
                 p.grad = torch.empty_like(p)
@@ -202,7 +202,7 @@ class Planner:
         device = here if fake else self.x.device
         narrow = torch.bfloat16 if recipe.train.precision == "bf16" else None
         o, network, F_teacher = recipe.objective, self.network, self.F_teacher
-        mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+        mode: Any = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
         if fake:
             network, F_teacher = fake_copy(network, mode, device), fake_copy(F_teacher, mode, device)
             network.autocast = None if what == "check" else narrow

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import fake_tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from scm_distill.autodiff.torch_private import (
+    FakeTensor,
+    TorchDispatchMode,
+    storage_id,
+    tree_leaves,
+    unset_fake_temporarily,
+)
 from scm_distill.models.network import Network
 
 
@@ -33,7 +37,7 @@ class AllocationTracker(TorchDispatchMode):
 
     def _add(self, x: Tensor, *, counted: bool) -> None:
         storage = x.untyped_storage()
-        key, size = storage._cdata, storage.nbytes() if counted else 0
+        key, size = storage_id(x), storage.nbytes() if counted else 0
         if key in self.seen and self.seen[key]() is not None:
             return
 
@@ -54,10 +58,10 @@ class AllocationTracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors, dtype = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], (kwargs or {}).get("dtype")
         real = tensors or (dtype is not None and not dtype.is_floating_point)  # integers, and what is made of them
-        real = self.fake and real and not any(isinstance(x, fake_tensor.FakeTensor) for x in tensors)
+        real = self.fake and real and not any(isinstance(x, FakeTensor) for x in tensors)
         for x in tensors:
             self._add(x, counted=False)  # what was there before
-        with fake_tensor.unset_fake_temporarily() if real else nullcontext():
+        with unset_fake_temporarily() if real else nullcontext():
             out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
             if isinstance(x, Tensor):
@@ -68,7 +72,7 @@ class AllocationTracker(TorchDispatchMode):
 def fake_copy(network: Network, mode: Any, device: torch.device) -> Network:
     """A copy of `network` without contents."""
     clock = network.clock  # reads tables, and takes no memory to speak of
-    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, index=lambda t: 500 * t)
+    ends = SimpleNamespace(t_min=clock.t_min, t_max=clock.t_max, network_time=lambda t: 500 * t)
     memo: dict[int, Any] = {id(clock): ends}
     for x in (*network.parameters(), *network.buffers()):
         if x.is_floating_point() or x.is_meta:
