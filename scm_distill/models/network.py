@@ -57,8 +57,6 @@ class Network(nn.Module):
     `rule`, a batch whose `cond` holds a scale w is guided: F is then the rule of two predictions.
     """
 
-    chunk = 256
-
     def __init__(
         self,
         net: nn.Module,
@@ -68,11 +66,20 @@ class Network(nn.Module):
         autocast: torch.dtype | None = None,
         call: Convention | None = None,
         rule: GuidanceRule | None = None,
+        chunk: int = 256,
     ) -> None:
         super().__init__()
         self.net, self.clock, self.prediction = net, clock, prediction
         self.sigma_d, self.autocast = sigma_d, autocast
-        self.call, self.rule = call or Keywords(), rule
+        self.call, self.rule, self.chunk = call or Keywords(), rule, chunk
+
+    def with_autocast(self, dtype: torch.dtype | None) -> "Network":
+        """The same denoiser, its products in `dtype`; None is float32."""
+        return Network(self.net, self.clock, self.prediction, self.sigma_d, dtype, self.call, self.rule, self.chunk)
+
+    def with_chunk(self, size: int) -> "Network":
+        """The same denoiser, which sees at most `size` samples at a time where no gradient is recorded."""
+        return Network(self.net, self.clock, self.prediction, self.sigma_d, self.autocast, self.call, self.rule, size)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """F, of the shape and dtype of `x`. `t` outside the clock's range is clamped to it."""

@@ -126,6 +126,14 @@ class TrainState:
     def __init__(self, student: Student, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
         self.student, self.optimizer, self.ema = student, optimizer, ema
 
+    def sums(self) -> list[float]:
+        """The float64 sum of every parameter that is trained, which shows whether a single entry of it moved.
+
+        The weighting's are left away. A collective where parameters are shared out.
+        """
+        found = [p for name, p in self._trained(self.student).items() if name.startswith("network.")]
+        return torch.stack([whole(p.detach().sum(dtype=torch.float64)) for p in found]).tolist()
+
     def items(self) -> Iterator[tuple[str, Callable[[], Iterator[tuple[str, Tensor]]]]]:
         """File name without ending, and its tensors."""
         yield "student", lambda: iter(self._trained(self.student).items())
