@@ -70,7 +70,7 @@ class Run:
                 if received:
                     raise signals.Interrupted(received[0], self.saved)
             main, F_teacher = setup.accelerator.is_main_process, setup.loaded.F_teacher
-            student, F_teacher = setup.distributed.whole(F_teacher, setup.device, main=main)
+            student, F_teacher = setup.distributed.gather(F_teacher, setup.device, main=main)
         return Trained(recipe, replace(setup.loaded, F_teacher=F_teacher), setup.data, student, self.step)
 
     def _due(self) -> bool:

@@ -98,7 +98,7 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     if saved:
         checkpoint.same_student(recipe, saved, resume)
     source.check_paths(recipe)
-    accelerator = distributed.accelerator(recipe)
+    accelerator = distributed.accelerator_for(recipe)
 
     loaded = load_teacher(recipe, accelerator, report)
     data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
