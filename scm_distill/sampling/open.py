@@ -8,13 +8,14 @@ from torch import nn
 
 from scm_distill import teachers
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import RUNS, facts_of, recipe_of, written
+from scm_distill.artifacts.layout import facts_of, recipe_of, written
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import PipelineBackend, PixelBackend, shared_arguments
 from scm_distill.sampling.sampler import Backend, Sampler
 
+OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
 SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, which has no error for lack of memory
 
 
@@ -39,7 +40,7 @@ class Loading(TypedDict, total=False):
 
 def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
-    folder, dtype = layout.locate(model), options.get("dtype", torch.float32)
+    folder, dtype = layout.pipeline_of(model), options.get("dtype", torch.float32)
     backend: Backend
     if _is_pixel(folder, None):
         student = pixel_student.load(model)
@@ -115,7 +116,7 @@ def teacher_of(name: str, model: str, student: Sampler, options: SamplerOptions)
     facts, recipe = facts_of(model), recipe_of(model)
     repo: str | None = name
     loading: Loading = {}
-    if name == RUNS:
+    if name == OWN_TEACHER:
         repo = recipe.teacher.repo if recipe else facts.get("hub_id")
     if recipe and repo == recipe.teacher.repo:
         t = recipe.teacher
