@@ -1,9 +1,9 @@
-"""What `train` calls: claim the folder, run, export; nothing is left behind when a run could not start."""
+"""`train`: claim the run folder, train, export, push; nothing is left behind when a run could not start."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,11 +11,14 @@ from scm_distill import config
 from scm_distill import report as report_page
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
+from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
+from scm_distill.commands.quiet import quiet
+from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
-from scm_distill.training.memory.plan import ROOM, Planner, available, gib
+from scm_distill.training.memory.plan import ROOM, Planner, available
 from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
 
@@ -26,10 +29,10 @@ class _Checked(Exception):
 
 def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int) -> None:
     """Refuse what can be refused before `world` processes start; nothing is written. Raises UserError."""
-    _share(recipe, world)
+    _check_devices(recipe, world)
     check_paths(recipe)
     networks.check_packages(recipe)
-    _free(folder, resume)
+    _refuse_other_run(folder, resume)
     if resume:
         checkpoint.find(resume, folder)
     push.preflight(recipe)
@@ -37,43 +40,50 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
         raise _Checked
 
 
-def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
-    """What a run would do, from the real teacher and data; nothing is written."""
-    _share(recipe, world)
+@quiet()
+def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int = 1) -> TrainPlan:
+    """What `train` would do in so many processes, from the real teacher and data; nothing is written.
+
+    `recipe` and `overrides` are as in `read_recipe`. Raises UserError where recipe, teacher, data or the planned push
+    would keep `train` from its first step.
+    """
+    recipe = read_recipe(recipe, overrides)
+    _check_devices(recipe, processes)
     check_paths(recipe)
     loaded = networks.load_teacher(recipe)
     source = open_source(recipe, loaded.teacher)
-    clock, teacher = loaded.F_teacher.clock, loaded.teacher
-    facts: dict[str, Any] = {
-        "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",
-        "parameters": sum(p.numel() for p in teacher.net.parameters()),
-        "sample": " x ".join(map(str, teacher.sample_shape)),
-        "times": f"{clock.t_min:.4f} to {loaded.t_max:.4f} (t_max)",
-        "samples": len(source),
-        "classes": teacher.classes or "unconditional",
-    }
-    if teacher.reading is not None:
-        facts["conditions"] = f"{len(source.prompts)}, by {teacher.reading.stock.driver}"
-        facts["guidance"] = str(teacher.rule or teacher.reading.no_guidance)
-        facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in loaded.verified.items())
+    teacher, reading = loaded.teacher, loaded.teacher.reading
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    planner, free = _planner(recipe, loaded, world, device), available(device)
+    planner, free = _planner(recipe, loaded, processes, device), available(device)
     memory = planner.fit(recipe, free)
     needed = planner.estimate(recipe, memory)
-    facts["memory a process"] = f"{needed}, {memory} layout"
-    facts["memory free"] = f"{gib(free)} on this machine's {device.type}"
-    if needed.total > ROOM * free:
-        advice = planner.advice(recipe, memory)[:3]
-        facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
-    if found := push.preflight(recipe):
-        facts["push"] = "; ".join(found)
-    return {
-        **facts,
-        "processes": world,
-        "steps": recipe.train.steps,
-        "epochs": round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
-    }
+    short = needed.total > ROOM * free
+    return TrainPlan(
+        repo=recipe.teacher.repo,
+        denoiser=type(teacher.net).__name__,
+        prediction=teacher.prediction,
+        parameters=sum(p.numel() for p in teacher.net.parameters()),
+        sample_shape=tuple(teacher.sample_shape),
+        t_min=loaded.F_teacher.clock.t_min,
+        t_max=loaded.t_max,
+        samples=len(source),
+        classes=teacher.classes,
+        conditions=len(source.prompts) if reading else None,
+        driver=reading.stock.driver if reading else None,
+        guidance=str(teacher.rule or reading.no_guidance) if reading else None,
+        verified=loaded.verified,
+        memory=f"{needed}, {memory} layout",
+        memory_needed=needed.total,
+        memory_free=free,
+        device=device.type,
+        memory_short=short,
+        memory_advice=tuple(planner.advice(recipe, memory)[:3]) if short else (),
+        push=tuple(push.preflight(recipe)),
+        processes=processes,
+        steps=recipe.train.steps,
+        epochs=round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
+    )
 
 
 def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, device: torch.device) -> Planner:
@@ -91,49 +101,118 @@ def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, 
     return Planner(student, F, x, t, cond, device, world)
 
 
-def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> dict[str, Any] | None:
-    """Train and export in `folder`; the summary, or None in a worker process. Raises UserError."""
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    if int(os.environ.get("RANK", "0")) > 0:  # the main process claims, writes and reports
-        _trained(recipe, folder, resume, Silent())
-        return None
-    _free(folder, resume)
-    for said in push.preflight(recipe):
-        report.say(f"push: {said}")
-    with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
-        try:
-            trained = _trained(recipe, folder, resume, report)
-        except (KeyboardInterrupt, SystemExit):  # what was recorded so far is good
-            keep += [True] * (folder / latents.CONDITIONS).exists()
-            raise
-        finally:
-            keep += [True] * len(checkpoint.steps_in(folder / "checkpoints"))
-            keep += [True] * (folder / latents.FILE).exists()
+@quiet()
+def train(
+    recipe: AnyRecipe,
+    *,
+    overrides: Overrides = (),
+    out: AnyPath | None = None,
+    resume: AnyPath | None = None,
+    report: Reporter | None = None,
+) -> TrainResult | None:
+    """Distil the recipe's teacher into a two-step student, and export it; push it where the recipe says so.
+
+    `recipe` and `overrides` are as in `read_recipe`. The run folder `out` defaults to runs/NAME of a recipe with a
+    name, and goes again if nothing came of it. `resume` is a checkpoint, or "auto" for the newest one of the run.
+
+    One process, or one of those that torchrun starts; all but the main one return None. In the main thread SIGINT and
+    SIGTERM save a checkpoint first. Raises UserError for what a user can mend, and Interrupted after a signal.
+    """
+    folder, recipe = run_folder(recipe, out), read_recipe(recipe, overrides)
+    resume, main = str(resume) if resume is not None else None, int(os.environ.get("RANK", "0")) == 0
+    report = report if report and main else Silent()  # the main process claims, writes and reports
+    owned = _claimed(recipe, folder, resume, report) if main else contextlib.nullcontext()
+    with _threads(recipe.train.threads), owned:
+        with _explained(report):
+            made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
+            if main:
+                _note(recipe, folder, report)
+                environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+            try:
+                trained = run.Run(made).train()
+            except BaseException:  # an interrupted or failed run has figures too
+                if main:
+                    _write_report(folder, report)
+                raise
+        if not main:
+            return None
         try:
             exported = bundle.write(trained, folder / "export", report)
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
         finally:
-            _page(folder, report)
-    url = push.publish(recipe, folder, report)
-    return {
-        **({"url": url} if url else {}),
-        "run": str(folder),
-        "export": str(exported.folder),
-        "steps": trained.step,
-        "t_max": exported.t_max,
-        "t_mid": exported.t_mid,
-        "table": exported.table,
-        "t_mid_search": exported.search,
-        "stock_difference": exported.difference,
-        "call": exported.call,
-        "driver": trained.loaded.teacher.reading.stock.driver if trained.loaded.teacher.reading else "none",
-    }
+            _write_report(folder, report)
+    return _result(folder, trained, exported, push.publish(recipe, folder, report))
 
 
-def _share(recipe: config.Recipe, world: int) -> None:
+@contextlib.contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """So many threads of torch; None leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _claimed(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> Iterator[None]:
+    """The run folder is ours; what is new in it goes again on an error, unless there are checkpoints or latents.
+
+    Raises UserError where the folder holds another run, or cannot be written, or the planned push cannot be made.
+    """
+    _refuse_other_run(folder, resume)
+    for said in push.preflight(recipe):
+        report.say(f"push: {said}")
+    with signals.raised(), claimed(folder, parts=("samples", "checkpoints")) as keep:
+        try:
+            yield
+        except KeyboardInterrupt:  # what was recorded so far is good
+            keep += [True] * (folder / latents.CONDITIONS).exists()
+            raise
+        finally:
+            keep += [True] * len(checkpoint.steps_in(folder / "checkpoints"))
+            keep += [True] * (folder / latents.FILE).exists()
+
+
+@contextlib.contextmanager
+def _explained(report: Reporter) -> Iterator[None]:
+    """Running out of memory becomes a UserError; of a signal it is said what was saved."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:  # of what comes before the student
+        raise UserError(
+            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
+            code=1,
+        ) from error
+    except signals.Interrupted as stop:
+        if stop.saved:
+            report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
+        raise
+
+
+def _result(folder: Path, trained: run.Trained, exported: bundle.Exported, url: str | None) -> TrainResult:
+    """What is told of a run that came to its end."""
+    reading = trained.loaded.teacher.reading
+    return TrainResult(
+        run=folder,
+        export=exported.folder,
+        steps=trained.step,
+        t_max=exported.t_max,
+        t_mid=exported.t_mid,
+        table=tuple(Distance(str(r["sampler"]), int(r["nfe"]), float(r["distance"])) for r in exported.table),
+        t_mid_search=tuple(MidTime(found["t_mid"], found["distance"]) for found in exported.search),
+        stock_difference=exported.difference,
+        call=exported.call,
+        driver=reading.stock.driver if reading else "none",
+        url=url,
+    )
+
+
+def _check_devices(recipe: config.Recipe, world: int) -> None:
     batches.micro_batch(recipe, world)
     devices = torch.cuda.device_count()  # of this machine; a launcher's processes may be on several
     if recipe.train.device != "cpu" and 0 < devices < world and "WORLD_SIZE" not in os.environ:
@@ -143,35 +222,11 @@ def _share(recipe: config.Recipe, world: int) -> None:
         )
 
 
-def _free(folder: Path, resume: str | None) -> None:
+def _refuse_other_run(folder: Path, resume: str | None) -> None:
     if (folder / "config.yaml").exists() and resume is None:
         raise UserError(
             f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
         )
-
-
-def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> run.Trained:
-    try:
-        start = checkpoint.find(resume, folder) if resume else None
-        made = setup.build(recipe, folder, start, report)
-        if made.accelerator.is_main_process:
-            _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
-        try:
-            return run.Run(made).train()
-        except BaseException:  # an interrupted or failed run has figures too
-            if made.accelerator.is_main_process:
-                _page(folder, report)
-            raise
-    except torch.OutOfMemoryError as error:  # of what comes before the student
-        raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
-            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
-            code=1,
-        ) from error
-    except signals.Interrupted as stop:
-        report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
-        raise SystemExit(128 + stop.number) from None
 
 
 def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
@@ -182,7 +237,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path.write_text(config.dump(recipe))
 
 
-def _page(folder: Path, report: Reporter) -> None:
+def _write_report(folder: Path, report: Reporter) -> None:
     """Write report.html; that it could not be written is said, and does not end the run."""
     try:
         report.say(f"report: {report_page.write(folder)}")
