@@ -1,6 +1,5 @@
 """Arguments of the public functions, as callers like to give them, turned into what the rooms below take."""
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ def read_recipe(recipe: AnyRecipe, overrides: Overrides = ()) -> config.Recipe:
     if isinstance(recipe, config.Recipe):
         return config.parse(recipe.model_dump(mode="json"), overrides) if overrides else recipe
     if isinstance(recipe, Mapping):
-        return config.parse(copy.deepcopy(dict(recipe)), overrides)
+        return config.parse(dict(recipe), overrides)
     return config.read(str(recipe), overrides)
 
 

@@ -9,13 +9,15 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
+from scm_distill.maths.cond import unguided
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
@@ -93,8 +95,8 @@ def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, 
     cond = teacher.cond(torch.zeros(1, dtype=torch.long))
     if teacher.reading is not None:
         guided = recipe.guidance.scale is not None or teacher.rule is None
-        given = teacher.reading.reference_steps[0].cond
-        cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
+        cond = teacher.reading.reference_steps[0].cond
+        cond = cond if guided else unguided(cond)
     x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
     cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
     student = new_student(loaded, recipe, x, t, cond, Silent())
@@ -127,7 +129,7 @@ def train(
             made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
             if main:
                 _note(recipe, folder, report)
-                environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+                environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too
@@ -184,7 +186,7 @@ def _explained(report: Reporter) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            f"Out of memory before training: {one_line(error)}",
             "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
             code=1,
         ) from error
@@ -203,8 +205,8 @@ def _result(folder: Path, trained: run.Trained, exported: bundle.Exported, url: 
         steps=trained.step,
         t_max=exported.t_max,
         t_mid=exported.t_mid,
-        table=tuple(Distance(str(r["sampler"]), int(r["nfe"]), float(r["distance"])) for r in exported.table),
-        t_mid_search=tuple(MidTime(found["t_mid"], found["distance"]) for found in exported.search),
+        table=tuple(Distance(r.sampler, r.nfe, r.distance) for r in exported.table),
+        t_mid_search=tuple(MidTime(found.t_mid, found.distance) for found in exported.search),
         stock_difference=exported.difference,
         call=exported.call,
         driver=reading.stock.driver if reading else "none",
@@ -234,7 +236,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
 def _write_report(folder: Path, report: Reporter) -> None:

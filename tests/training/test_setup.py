@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import TeacherMaker
 
 import scm_distill
@@ -67,19 +66,6 @@ def test_the_networks_are_as_they_are_called_in_training(made: setup.Setup) -> N
     assert made.distributed.wrapped is made.state.student
     assert not any(p.requires_grad for p in F_teacher.parameters())
     assert all(p.requires_grad for p in student.parameters())
-
-
-def test_the_probe_lies_on_the_times_that_the_teacher_was_trained_at(made: setup.Setup) -> None:
-    clock = made.loaded.F_teacher.clock
-    probe = setup.probe(made.loaded, made.data, made.batches.draws, torch.device("cpu"))
-    assert len(probe.t) == setup.PROBE
-    index = clock.network_time(probe.t)
-    assert torch.allclose(index, index.round(), atol=1e-6)
-    assert len(index.unique()) > 50
-    assert 0 <= float(index.min()) < 300
-    assert float(probe.t.max()) <= made.loaded.t_max
-    again = setup.probe(made.loaded, made.data, dataclasses.replace(made.batches.draws, micro=1), torch.device("cpu"))
-    assert torch.equal(again.x_t, probe.x_t)
 
 
 def test_the_sums_of_the_start_are_those_of_the_student(made: setup.Setup) -> None:
