@@ -16,7 +16,7 @@ from scm_distill.artifacts.layout import EVALUATION, _read_json, read_facts
 from scm_distill.artifacts.private import public
 from scm_distill.errors import UserError
 from scm_distill.publish import card_text
-from scm_distill.publish.licence import licence
+from scm_distill.publish.licence import licence, of_teacher
 
 BEGIN, END = "<!-- scm-distill: begin -->", "<!-- scm-distill: end -->"
 TOOL = "scm-distill"  # marks our results in a model-index
@@ -37,7 +37,7 @@ def render(folder: Path, repo: str | None = None, license: str | None = None) ->
     """
     call, facts = read_facts(folder)
     evaluation = _read_json(folder / EVALUATION) if (folder / EVALUATION).is_file() else None
-    known = licence(facts, license, folder)
+    known = licence(of_teacher(facts), license, folder)
     title = f"Two-step student of {facts['base_model']}"
     data = _front(folder, facts, evaluation, known, repo.rsplit("/", maxsplit=1)[-1] if repo else title)
     body = card_text.body(folder, title, repo, call, facts, evaluation, known, inherited=license is None)
@@ -57,6 +57,14 @@ def check(path: Path) -> None:
     """Raise UserError for a card with which `write` could not go on; before the work whose figures it is to hold."""
     if path.is_file() and BEGIN in (text := path.read_text(encoding="utf-8")):
         merged(f"{BEGIN}{END}", text)
+
+
+def text_of(path: Path, name: str | None = None) -> str:
+    """The text of a card, called `name` in the UserError for one that is no UTF-8 text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name or path} is no UTF-8 text.", "Save it as UTF-8, or remove it.") from error
 
 
 def merged(fresh: str, existing: str) -> str:

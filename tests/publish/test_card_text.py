@@ -14,7 +14,7 @@ from scm_distill.artifacts import layout
 from scm_distill.errors import UserError
 from scm_distill.publish import card, card_text
 from scm_distill.publish.card_snippet import snippet
-from scm_distill.publish.licence import licence
+from scm_distill.publish.licence import TeacherLicence, licence
 
 FACTS: dict[str, Any] = {
     "base_model": "digits", "hub_id": None, "revision": None, "license": {"license": "apache-2.0"},
@@ -124,7 +124,7 @@ def test_a_prompt_can_be_any_text() -> None:
 )
 def test_licences(said: dict, hub_id: str | None, override: str | None, expected: dict | None, export: Any) -> None:
     changes = {"license": said, "hub_id": hub_id}
-    assert licence(changes, override) == expected
+    assert licence(TeacherLicence("digits", hub_id, said), override) == expected
     text = card.render(export(**changes), license=override)
     data = front(text)
     obeys_the_hub(data)
