@@ -11,7 +11,7 @@ from scm_distill import config
 from scm_distill import report as report_page
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, signals
@@ -165,7 +165,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            f"Out of memory before training: {one_line(error)}",
             "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
             code=1,
         ) from error

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.publish.hub_private import HTTP_ERROR, XET_ROUTE
 
 AGAIN = "Try again later: the same command continues."
@@ -139,7 +139,7 @@ def _of_status(status: int, message: str, endpoint: str, repo: str) -> tuple[str
 
 def _short(text: str) -> str:
     """One line; addresses without the query, which may hold a signature."""
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(text.split()))[:200]
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", one_line(text, 2000))[:200]
 
 
 def refuse_reader(account: Account, repo: str, *, create_pr: bool) -> None:
@@ -166,7 +166,7 @@ def refuse_card(path: Path) -> None:
         ModelCard.load(path).validate()
     except ValueError as error:
         raise UserError(
-            f"The Hub refuses the front matter of the card: {' '.join(str(error).split())[:300]}",
+            f"The Hub refuses the front matter of the card: {one_line(error, 300)}",
             "Mend the fields that it names: --license for the licence, others in the README.md of the repo.",
             code=1,
         ) from error

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Student
 from scm_distill.training.distributed import part_of, whole
@@ -163,5 +163,5 @@ class TrainState:
                         value.to(p.device) if self.optimizer.defaults.get("fused") else value
                     )
         except Exception as error:  # torch and safetensors each have errors of their own
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, 300)
             raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error
