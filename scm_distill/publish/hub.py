@@ -11,7 +11,8 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported, and documented
 
-from scm_distill.artifacts.layout import StudentFolder
+from scm_distill.artifacts.files import Damaged, read_text
+from scm_distill.artifacts.layout import CARD, StudentFolder
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter
 from scm_distill.publish import card, hub_errors, licence, staging, upload
@@ -61,6 +62,15 @@ class PushResult:
     files: list[str]
     uploaded: list[str]
     bytes: int  # of the files that were uploaded
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """What is ready to be published."""
+
+    files: dict[str, Path]  # by path in the repository, the card among them
+    card: str  # as it was generated, without any prose
+    passed_over: list[str]  # a sentence for each damaged file that is left out
 
 
 class Client:
@@ -123,7 +133,7 @@ class Client:
         account = self.whoami(repo) if self.token else None
         if account and "/" not in repo:
             repo = f"{account.name}/{repo}"
-        teacher = licence.of_teacher(model.facts)
+        teacher = licence.of_teacher(card.exported(model.export).facts)
         fields = licence.chosen(license, teacher, model.export)
         warnings = licence.warnings(fields, teacher.fields, teacher.hub_id, gated=False)
         if not fields and not private:
@@ -131,10 +141,10 @@ class Client:
                 "no licence is known here: unless the teacher's card on the Hub names one, --license is needed"
             )
         with tempfile.TemporaryDirectory() as folder, explained(self.endpoint, repo, self.token):
-            files, _ = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
-            sizes = {name: path.stat().st_size for name, path in files.items()}
-            text = files["README.md"].read_text(encoding="utf-8")
-        return PushPlan(repo, sizes, text, account.name if account else None, warnings)
+            staged = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
+            sizes = {name: path.stat().st_size for name, path in staged.files.items()}
+            text = staged.files[CARD].read_text(encoding="utf-8")
+        return PushPlan(repo, sizes, text, account.name if account else None, [*warnings, *staged.passed_over])
 
     def push(
         self,
@@ -153,21 +163,22 @@ class Client:
         """
         if revision and create_pr:
             raise UserError("--create-pr proposes a change of main.", "Leave --revision or --create-pr away.")
-        teacher = licence.of_teacher(model.facts)
+        teacher = licence.of_teacher(card.exported(model.export).facts)
         target = self.preflight(repo, private=private, create_pr=create_pr)
         repo = target.repo
         fields, warnings = self.licence(teacher, license, model.export, public=not target.private)
-        for warning in warnings:
-            report.say(f"note: {warning}")
         with tempfile.TemporaryDirectory() as folder, explained(self.endpoint, repo, self.token):
-            files, generated = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
+            staged = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
+            files = staged.files
+            for note in (*warnings, *staged.passed_over):
+                report.say(f"note: {note}")
             remote = self._remote_state(target, revision)
             if remote.card is not None:
-                self._keep_prose(files["README.md"], generated, remote.card, report)
+                self._keep_prose(staged, remote.card, report)
             sent, deleted = upload.changed(files, remote.files), upload.stale(model, files, remote.files)
             size = sum(files[name].stat().st_size for name in sent)
-            if "README.md" in sent:
-                hub_errors.refuse_card(files["README.md"])
+            if CARD in sent:
+                hub_errors.refuse_card(files[CARD])
             commit, url = self._branch_head(target, revision), self._url(repo, revision)
             if sent or deleted:
                 report.say(f"{len(sent)} of {len(files)} files to upload, {upload.megabytes(size)}")
@@ -202,11 +213,11 @@ class Client:
             sha = self.api.model_info(target.repo).sha
         listed = self.api.list_repo_tree(target.repo, recursive=True, revision=sha)
         files = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
-        if "README.md" not in files:
+        if CARD not in files:
             return RemoteState(sha, files, None)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(self.api.hf_hub_download(target.repo, "README.md", revision=sha, local_dir=folder))
-            return RemoteState(sha, files, card.text_of(path, f"README.md of {target.repo} on the Hub"))
+            path = Path(self.api.hf_hub_download(target.repo, CARD, revision=sha, local_dir=folder))
+            return RemoteState(sha, files, _card_text(path, target.repo))
 
     def _branch_head(self, target: Target, revision: str | None) -> str:
         """The newest commit of the branch; makes the repository and the branch where they do not exist."""
@@ -218,26 +229,34 @@ class Client:
 
     def _staged(
         self, model: StudentFolder, repo: str, into: Path, fields: Mapping[str, str], *, overridden: bool
-    ) -> tuple[dict[str, Path], str]:
-        """The files to publish, cleaned, by path in the repository, and the generated card.
+    ) -> _Staged:
+        """Choose and clean what to publish, in the folder `into`.
 
         The card among the files has the prose of the export's own README.md besides. `fields` are the licence fields;
         `overridden`: they are not the teacher's. Raises UserError for what must not be published.
         """
-        files = staging.stage(model, into, fields)
+        selection = staging.stage(model, into, fields)
         generated = card.render(into, repo, fields.get("license") if overridden else None)
-        files["README.md"] = into / "README.md"
-        own = model.export / "README.md"
-        before = card.text_of(own) if own.is_file() else ""
+        files = {**selection.files, CARD: into / CARD}
+        own = model.export / CARD
+        before = read_text(own) if own.exists() else ""
         text = card.merged(generated, before) if card.BEGIN in before else generated
-        files["README.md"].write_text(text, encoding="utf-8")
+        files[CARD].write_text(text, encoding="utf-8")
         staging.refuse_leaks(files, model, self.token)
-        return files, generated
+        return _Staged(files, generated, selection.passed_over)
 
     @staticmethod
-    def _keep_prose(path: Path, generated: str, remote_card: str, report: Reporter) -> None:
-        """Write the card to send to `path`: the generated one, with the prose of the card on the Hub."""
-        text = card.merged(generated, remote_card)
-        if path.read_text(encoding="utf-8") not in (generated, text):
+    def _keep_prose(staged: _Staged, remote_card: str, report: Reporter) -> None:
+        """Write the card to send: the generated one, with the prose of the card on the Hub."""
+        text, path = card.merged(staged.card, remote_card), staged.files[CARD]
+        if path.read_text(encoding="utf-8") not in (staged.card, text):
             report.say("note: the card on the Hub keeps its own prose; that of the local README.md is not sent")
         path.write_text(text, encoding="utf-8")
+
+
+def _card_text(path: Path, repo: str) -> str:
+    """The card of `repo`, downloaded to `path`. Raises UserError where it is no text."""
+    try:
+        return read_text(path)
+    except Damaged as error:
+        raise UserError(f"{CARD} of {repo} on the Hub {error.reason}.", "Mend or delete it there.") from error

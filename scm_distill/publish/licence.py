@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from scm_distill.artifacts.export_record import Facts
 from scm_distill.errors import UserError
 from scm_distill.publish.card_text import LICENCE_FILES
 
@@ -22,10 +22,9 @@ class TeacherLicence:
     fields: Mapping[str, str]
 
 
-def of_teacher(facts: Mapping[str, Any]) -> TeacherLicence:
+def of_teacher(facts: Facts) -> TeacherLicence:
     """The teacher's licence as an export knows it."""
-    fields = {name: str(value) for name, value in facts["license"].items()}
-    return TeacherLicence(facts["base_model"], facts["hub_id"], fields)
+    return TeacherLicence(facts.base_model, facts.hub_id, facts.license)
 
 
 def licence(teacher: TeacherLicence, override: str | None = None, folder: Path | None = None) -> dict[str, str] | None:

@@ -55,7 +55,7 @@ def test_a_push_a_second_one_and_one_changed_file(
     assert not hub.seen("PUT")
     assert not hub.seen("POST")
 
-    (run / "metrics.jsonl").write_text('{"step": 0, "loss": 0.5}\n')
+    student.metrics(run, 0.5)
     third = push(hub, run)
     assert third.uploaded == ["training/metrics.jsonl"]
     assert third.commit != first.commit
@@ -66,13 +66,9 @@ def test_a_push_a_second_one_and_one_changed_file(
 
 def test_nothing_local_and_no_token_is_published(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
-    (run / "export" / "eval.json").write_text(
-        json.dumps({
-            "date": "2026-11-22", "teacher": str(run / "secret"), "data": "/data/secret/set", "n": 8, "seed": 0,
-            "device": "cpu", "dtype": "fp32", "versions": {}, "rows": [], "ratios": {},
-            "notes": ["see /scratch/jane/data"],
-            "extractor": {"name": "own", "id": str(run / "secret/net"), "sha256": "0", "resize": "none", "features": 4},
-        })
+    student.evaluation(
+        run, teacher=str(run / "secret"), data="/data/secret/set", notes=["see /scratch/jane/data"],
+        extractor={"name": "own", "id": str(run / "secret/net"), "sha256": "0", "resize": "none"},
     )  # fmt: skip
     push(hub, run)
     stored = b"\n".join(content or b"" for content in hub.files("ada/student").values())
@@ -120,11 +116,11 @@ def test_a_pull_request_leaves_main_as_it_is(start: Callable[..., Hub], run: Pat
     hub = start(xet=xet)
     push(hub, run)
     main = hub.repos["ada/student"].refs["main"]
-    (run / "export" / "t_mid_search.json").write_text('{"chosen": 1.1}\n')
+    changed = student.search(run, 1.1)
     proposed = push(hub, run, user=BOB, create_pr=True)
     assert proposed.url == f"{hub.url}/ada/student/discussions/1"
     assert hub.repos["ada/student"].refs == {"main": main, "refs/pr/1": proposed.commit}
-    assert hub.files("ada/student", "refs/pr/1")["t_mid_search.json"] == b'{"chosen": 1.1}\n'
+    assert hub.files("ada/student", "refs/pr/1")["t_mid_search.json"] == changed
 
 
 def test_a_revision_is_a_branch_of_its_own(start: Callable[..., Hub], run: Path) -> None:
@@ -227,8 +223,10 @@ def test_what_only_an_earlier_student_had_goes_and_what_the_user_added_stays(
 ) -> None:
     hub = start()
     gone = ("pytorch_lora_weights.safetensors", "eval.json", "samples/1.png")
-    for name in (*gone, "samples/mine.png"):
-        (run / "export" / name).write_bytes(b"{}")
+    student.evaluation(run)
+    picture = (run / "export/samples/0.png").read_bytes()
+    for name in ("pytorch_lora_weights.safetensors", "samples/1.png", "samples/mine.png"):
+        (run / "export" / name).write_bytes(picture)
     push(hub, run)
     for name in (*gone, "samples/mine.png"):
         (run / "export" / name).unlink()
