@@ -18,11 +18,11 @@ from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
 from scm_distill.training.conditioning import Conditioning, on
 from scm_distill.training.latents import TrainingData
+from scm_distill.training.memory.plan import Planner
 from scm_distill.training.run import Trained
 from scm_distill.training.student import new_student
 
 TIMES = 8  # at which the tangent is checked and smoothing is measured
-BYTES = 24  # of float32 a parameter: teacher 4, student 4, gradient 4, two moments 8, EMA 4
 NOTHING: Any = ()  # for data
 
 
@@ -30,9 +30,8 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
     """The facts, in the order in which they are found. Raises UserError for a teacher that cannot be read."""
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, teacher = _open(repo, overrides, device)
-    loaded = networks.assemble(recipe, teacher)
-    loaded.F_teacher.to(device)
+    recipe, loaded = _open(repo, overrides, device)
+    teacher = loaded.teacher
     report.advance(1)
     F, facts = loaded.F_teacher, _facts(loaded)
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
@@ -46,6 +45,7 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
         low_pass.set_width(F.net, width)
         report.advance(2)
         student = new_student(loaded, recipe, x_t, t, cond, Silent())
+        memory = sum(Planner(student, F, x_t / F.sigma_d, t, cond, device).resident(recipe).values())
         facts["adaptation"] = _adaptation(loaded, student, layers, width)
         facts["tangent"] = _tangent(student, x_t, t, cond)
         report.advance(3)
@@ -56,8 +56,7 @@ def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Repo
             facts["export"] = _export(trained, Path(temporary) / "export")
     report.advance(4)
     report.end()
-    count = sum(p.numel() for p in student.net.parameters())
-    facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
+    facts["training memory"] = f"{memory / 2**30:.3g} GiB of weights and states in float32; activations on top"
     facts["verdict"] = _verdict(facts)
     facts["recipe"] = _start(loaded, recipe)
     return facts
@@ -72,15 +71,13 @@ def _verdict(facts: dict[str, Any]) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
+def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = config.parse({**content, "export": {"t_mid": [1.1]}}, overrides)
-    teacher = networks.load_teacher(recipe, device)
-    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
-    if fixed is not None:
-        recipe = config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={fixed}"])
-    return recipe, teacher
+    loaded = networks.load_teacher(recipe, device, own_sigma_d=True)
+    sigma_d = loaded.F_teacher.sigma_d
+    return config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={sigma_d}"]), loaded
 
 
 def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:

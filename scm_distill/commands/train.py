@@ -14,9 +14,9 @@ from scm_distill.commands import push
 from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
-from scm_distill.training import batches, checkpoint, environment, latents, networks, run, signals
+from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available, gib
-from scm_distill.training.source import check_paths, origin
+from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
 
 
@@ -41,8 +41,8 @@ def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
     """What a run would do, from the real teacher and data; nothing is written."""
     _share(recipe, world)
     check_paths(recipe)
-    loaded = networks.open_parts(recipe)
-    source = origin(recipe, loaded.teacher)
+    loaded = networks.load_teacher(recipe)
+    source = open_source(recipe, loaded.teacher)
     clock, teacher = loaded.F_teacher.clock, loaded.teacher
     facts: dict[str, Any] = {
         "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",
@@ -153,14 +153,14 @@ def _free(folder: Path, resume: str | None) -> None:
 def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> run.Trained:
     try:
         start = checkpoint.find(resume, folder) if resume else None
-        training = run.Training(recipe, folder, start, report)
-        if training.records.main:
+        made = setup.build(recipe, folder, start, report)
+        if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, training.step, training.draws.world, training.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
         try:
-            return training.train()
+            return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
-            if training.records.main:
+            if made.accelerator.is_main_process:
                 _page(folder, report)
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student

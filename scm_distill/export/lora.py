@@ -118,7 +118,7 @@ def _compare(
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
         return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
     ids = conditioning.draw_ids(1, generator(0, "check"))
-    driven = stock.arguments([trained.data.prompts[int(ids[0])]], 2)
+    driven = stock.arguments(trained.data.prompts[int(ids[0]) :][:1], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=FILE)
     except torch.OutOfMemoryError:

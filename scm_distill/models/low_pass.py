@@ -127,10 +127,8 @@ def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torc
         hooks = [
             m.register_forward_pre_hook(lambda _, a, n=n: seen.setdefault(n, a[0].float())) for n, m in layers.items()
         ]
-        before, network.autocast = network.autocast, cast
         with torch.no_grad():
-            network(x_t / network.sigma_d, t, cond)
-        network.autocast = before
+            network.with_autocast(cast)(x_t / network.sigma_d, t, cond)
         for hook in hooks:
             hook.remove()
         return seen

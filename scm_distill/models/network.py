@@ -53,11 +53,10 @@ class Network(nn.Module):
     """F(x_t / sigma_d, t, cond) of a native denoiser with its clock.
 
     Times, coefficients and F are float32 or wider; with `autocast` the denoiser between them runs in that dtype.
-    Where no gradient is recorded, it sees `chunk` samples at a time, so that evaluation fits wherever training does.
+    Where no gradient is recorded, it sees at most `chunk` samples at a time, so that evaluation fits where training
+    does.
     With a guidance `rule`, cond["w"] is the scale (B,) and the entries u/NAME are the unconditional ones.
     """
-
-    chunk = 256
 
     def __init__(
         self,
@@ -68,11 +67,20 @@ class Network(nn.Module):
         autocast: torch.dtype | None = None,
         call: Convention | None = None,
         rule: GuidanceRule | None = None,
+        chunk: int = 256,
     ) -> None:
         super().__init__()
         self.net, self.clock, self.prediction = net, clock, prediction
         self.sigma_d, self.autocast = sigma_d, autocast
-        self.call, self.rule = call or Keywords(), rule
+        self.call, self.rule, self.chunk = call or Keywords(), rule, chunk
+
+    def with_autocast(self, dtype: torch.dtype | None) -> "Network":
+        """The same denoiser, its products in `dtype`; None is float32."""
+        return Network(self.net, self.clock, self.prediction, self.sigma_d, dtype, self.call, self.rule, self.chunk)
+
+    def with_chunk(self, size: int) -> "Network":
+        """The same denoiser, which sees at most `size` samples at a time where no gradient is recorded."""
+        return Network(self.net, self.clock, self.prediction, self.sigma_d, self.autocast, self.call, self.rule, size)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """F, of the shape and dtype of `x`."""

@@ -39,15 +39,17 @@ class Student(nn.Module):
         super().__init__()
         self.network = network
         self.weight = Weight() if adaptive else None
-        self.derivative: Derivative = TwoPasses()
         self.trained = [name for name, p in self.named_parameters() if p.requires_grad]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None, derivative: Derivative | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """F_theta (B, ...), cos t sin t dF_theta/dt along dx/dt = v (B, ...) without a graph, and w_phi (B,).
 
-        Without `v` the derivative is empty. w_phi is zero where the weighting is off.
+        `derivative` is how both are found, two passes if it is not given. Without `v` the second is empty. w_phi is
+        zero where the weighting is off.
         """
         w_phi = torch.zeros_like(t, dtype=torch.float32) if self.weight is None else self.weight(t)
         if v is None:
             return self.network(x, t, cond), x.new_empty(0), w_phi
-        return *self.derivative(self.network, x, t, cond, v), w_phi
+        return *(derivative or TwoPasses())(self.network, x, t, cond, v), w_phi

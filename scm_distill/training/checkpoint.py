@@ -17,7 +17,7 @@ from scm_distill import config
 from scm_distill.errors import UserError, one_line
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Student
-from scm_distill.training.distributed import part_of, whole
+from scm_distill.training.distributed import gather_tensor, local_part
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
@@ -101,7 +101,7 @@ def save(accelerator: Accelerator, folder: Path, state: "TrainState", facts: dic
     for name, tensors in state.items():
         found: dict[str, Tensor] = {}
         for key, value in tensors():
-            value = whole(value.detach())  # one at a time: a collective where parameters are sharded
+            value = gather_tensor(value.detach())  # one at a time: a collective where parameters are sharded
             if main:
                 found[key] = value.cpu().contiguous()
         if main:
@@ -125,6 +125,14 @@ class TrainState:
 
     def __init__(self, student: Student, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
         self.student, self.optimizer, self.ema = student, optimizer, ema
+
+    def sums(self) -> list[float]:
+        """The float64 sum of every parameter that is trained, which shows whether a single entry of it moved.
+
+        The weighting's are left away. A collective where parameters are shared out.
+        """
+        found = [p for name, p in self._trained(self.student).items() if name.startswith("network.")]
+        return torch.stack([gather_tensor(p.detach().sum(dtype=torch.float64)) for p in found]).tolist()
 
     def items(self) -> Iterator[tuple[str, Callable[[], Iterator[tuple[str, Tensor]]]]]:
         """File name without ending, and its tensors."""
@@ -151,13 +159,13 @@ class TrainState:
                 if files[name].keys() != parameters.keys():
                     raise ValueError(f"{name}.safetensors has other parameters than this student")
                 for key, p in parameters.items():
-                    p.copy_(part_of(files[name][key], p))
+                    p.copy_(local_part(files[name][key], p))
             by_name = dict(self.student.named_parameters())
             for key, value in files["optimizer"].items():
                 name, _, kind = key.rpartition("|")
                 p = by_name[name]
                 if kind != "step":
-                    self.optimizer.state[p][kind] = part_of(value, p)
+                    self.optimizer.state[p][kind] = local_part(value, p)
                 else:  # a fused optimizer counts on the device
                     self.optimizer.state[p][kind] = (
                         value.to(p.device) if self.optimizer.defaults.get("fused") else value

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ class Bench:
         """The distillation step by `derivative`."""
 
         def run() -> None:
-            self.student.derivative = derivative
-            loss = self.objective(self.student, self.teacher, self.x_0, self.z, self.t, self.cond, 1)
+            student = partial(self.student, derivative=derivative)
+            loss = self.objective(student, self.teacher, self.x_0, self.z, self.t, self.cond, 1)
             self._end(loss.total)
 
         return run
