@@ -121,6 +121,19 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, metadata: Mapping[
         beside.chmod(mode)
 
 
+def read_tensors(path: Path) -> dict[str, "Tensor"]:
+    """All tensors of a safetensors file, on the CPU. Raises Damaged where it is missing or none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise Damaged(path, f"is no safetensors file: {one_line(error)}") from error
+
+
 def _sort_metadata(path: Path) -> None:
     """Rewrite the header of a safetensors file: 8 bytes of length, then JSON, in place since its length is the same."""
     with path.open("r+b") as file:

@@ -61,11 +61,11 @@ class StepLine(Record):
 
 
 class Endpoints(Part):
-    """Samples held against the teacher's ODE endpoints from the same noise."""
+    """Distances of a network's samples to the teacher's ODE endpoints; NaN where the samples are not finite."""
 
-    rmse: float  # of one step, in units of sigma_d
-    one_step: float  # Frechet distance
-    two_steps: float  # Frechet distance
+    rmse: float  # of one step, sample by sample from the same noise, in units of sigma_d
+    one_step: float  # Frechet distance of `metrics.block_features`
+    two_steps: float
 
 
 class EvaluationLine(Record):

@@ -1,6 +1,5 @@
 """What `eval` calls: open student, teacher, extractor and reference; measure; write eval.json, card and report."""
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from scm_distill import __version__, config
 from scm_distill import report as report_page
-from scm_distill.artifacts import layout
+from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import named, public, without_paths
 from scm_distill.errors import UserError
@@ -146,7 +145,7 @@ def _renew(folder: Path, report: Reporter) -> None:
         card.write(folder)
         run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
-            report.say(f"report: {report_page.write(run)}")
+            report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 
@@ -248,6 +247,4 @@ def _refuse_unwritable(out: Path | None) -> None:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    beside = out.with_name(out.name + ".writing")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    beside.replace(out)
+    files.write_json(out, result)

@@ -54,7 +54,7 @@ def sample(
     folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
     files = {who: [f"seed-{seed:05d}{'' if who == 'student' else '-' + who}{ending}" for seed in seeds] for who in runs}
     index = sample_index.Index(folder, [name for names in files.values() for name in names])
-    index.check()
+    index.check(report)
     summary: dict[str, Any] = {
         "folder": str(folder), "samples": len(seeds), "device": name_of(how["device"]), "dtype": dtype,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def sample(
                         name, condition = files[who][done], conditions[done]
                         save(drawn, folder / name, rate=sampler.facts.rate, fps=fps or sampler.facts.fps)
                         said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
-                        index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
+                        index.add(sample_index.Entry(file=name, seed=seeds[done], **said, steps=count, by=who))
                         pictures += [picture(drawn)] if make_grid else []
                         done += 1
                     rows, seconds = rows + part.nfe * len(part.samples), seconds + part.seconds

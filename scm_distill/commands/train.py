@@ -9,6 +9,7 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
 from scm_distill.errors import UserError, one_line
@@ -156,7 +157,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         made = setup.build(recipe, folder, start, report)
         if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
         try:
             return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
@@ -179,13 +180,13 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
 def _page(folder: Path, report: Reporter) -> None:
     """Write report.html; that it could not be written is said, and does not end the run."""
     try:
-        report.say(f"report: {report_page.write(folder)}")
+        report.say(f"report: {report_page.write(folder, report=report)}")
     except Exception as error:
         if "SCM_DISTILL_DEBUG" in os.environ:
             raise

@@ -7,9 +7,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.builtin import classifier
 from scm_distill.errors import UserError, one_line
-from scm_distill.evaluation.features import Extractor, sha256_of
+from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import as_tensor
 from scm_distill.evaluation.metrics import block_features
 

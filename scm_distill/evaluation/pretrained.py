@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.data.pictures import frames
 from scm_distill.errors import UserError, one_line
-from scm_distill.evaluation.features import Extractor, sha256_of
+from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import mono, resize_of, spread
 from scm_distill.evaluation.metrics import clip_score
 
