@@ -90,7 +90,10 @@ def _damage(name: str, path: Path) -> str | None:
 
 def components(export: Path) -> list[str]:
     """The names of a pipeline's components that have a folder. Raises UserError for a damaged model_index.json."""
-    index = files.read_json(export / layout.INDEX)
+    path = export / layout.INDEX
+    index = files.read_json(path)
+    if not isinstance(index.get("_class_name"), str):
+        raise Damaged(path, "names no pipeline")
     return [name for name, value in index.items() if name and isinstance(value, list) and (export / name).is_dir()]
 
 
