@@ -116,8 +116,10 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, metadata: Mapping[
     with atomically(path, shared=True) as beside:
         beside.touch()
         mode = beside.stat().st_mode
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, beside, dict(metadata or {}))
-        _sort_metadata(beside)
+        found = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+        save_file(found, beside, dict(metadata) if metadata else None)
+        if metadata:
+            _sort_metadata(beside)
         beside.chmod(mode)
 
 
@@ -139,12 +141,11 @@ def _sort_metadata(path: Path) -> None:
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        if metadata := header.get("__metadata__"):
-            header["__metadata__"] = dict(sorted(metadata.items()))
-            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-            assert len(text) <= length, "safetensors writes its header in another way"
-            file.seek(8)
-            file.write(text.ljust(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "safetensors writes its header in another way"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def follow_umask(folder: Path) -> None:

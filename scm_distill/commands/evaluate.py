@@ -17,6 +17,7 @@ from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import named, public, without_paths
+from scm_distill.commands.quiet import quiet
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics, side_by_side
 from scm_distill.evaluation.cache import gathered, reference_features, share
@@ -61,6 +62,7 @@ class EvaluationRequest:
     out: Path | None
 
 
+@quiet()
 def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | None:
     """The result, written to eval.json too; None in a worker process. Raises UserError."""
     folder, recipe = Path(layout.pipeline_of(asked.model)), recipe_of(asked.model)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import sample_index
+from scm_distill.commands.quiet import quiet
 from scm_distill.data.pictures import grid, picture
 from scm_distill.data.saving import save
 from scm_distill.progress import Reporter
@@ -19,6 +20,7 @@ COLUMNS = 8  # of a grid, at most
 _KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
 
 
+@quiet()
 def sample(
     model: str,
     wanted: SampleRequest,

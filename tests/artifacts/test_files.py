@@ -98,6 +98,24 @@ def test_tensors_are_the_same_bytes_in_each_process(tmp_path: Path) -> None:
     assert list(header["__metadata__"]) == sorted(header["__metadata__"])
 
 
+def test_a_file_may_hold_no_tensors(tmp_path: Path) -> None:
+    files.save_tensors({}, tmp_path / "a")
+    assert files.read_tensors(tmp_path / "a") == {}
+
+
+def test_tensors_that_are_none_are_damage(tmp_path: Path) -> None:
+    files.save_tensors({"x": torch.ones(9)}, tmp_path / "a")
+    whole = (tmp_path / "a").read_bytes()
+    for content in (b"", b"{}", b"torn", whole[:-1], whole[:20], "[1]".encode("utf-16")):
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(Damaged, match="is no safetensors file: "):
+            files.read_tensors(tmp_path / "a")
+    with pytest.raises(Damaged, match="is missing"):
+        files.read_tensors(tmp_path / "none")
+    with pytest.raises(Damaged):
+        files.read_tensors(tmp_path)
+
+
 @pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_modes_follow_the_umask(umask: int, expected: int, tmp_path: Path) -> None:
     before = os.umask(umask)
