@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hub import ADA, BOB, Hub, student
 from hub.pushing import Said, push, refusal
+from hub.store import File
 from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 
@@ -109,6 +110,30 @@ def test_a_text_that_would_leak_is_refused_before_anything_is_made(
     assert "unet/config.json" in error.problem
     assert leak[:8] not in error.problem or "/" in leak
     assert not hub.repos
+
+
+def test_a_token_in_utf_16_is_found_too(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    (run / "export" / "LICENSE").write_text("hf_" + "x" * 34, encoding="utf-16")
+    assert "LICENSE holds an access token" in refusal(hub, run).problem
+    assert not hub.repos
+
+
+def test_damaged_decoration_is_left_out_and_named(start: Callable[..., Hub], run: Path) -> None:
+    hub, said = start(), Said()
+    (run / "export/samples/0.png").write_bytes(b"\x89PNG")
+    (run / "export/t_mid_search.json").write_text("{")
+    assert set(push(hub, run, report=said).uploaded) == PUBLISHED - {"samples/0.png", "t_mid_search.json"}
+    assert sum("left out" in line for line in said.lines) == 2
+    assert b"samples/0.png" not in (hub.files("ada/student")["README.md"] or b"").partition(b"# Two-step")[0]
+
+
+def test_a_card_on_the_hub_that_is_no_text_is_refused(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    push(hub, run)
+    repo, content = hub.repos["ada/student"], "Mine.".encode("utf-16")
+    repo.add("main", "by hand", {**repo.at("main").files, "README.md": File(len(content), content)})
+    assert "README.md of ada/student on the Hub is no UTF-8 text" in refusal(hub, run).problem
 
 
 @pytest.mark.parametrize("xet", [False, True])
