@@ -8,7 +8,7 @@ from torch import nn
 
 from scm_distill import teachers
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import facts_of, recipe_of, written
+from scm_distill.artifacts.layout import export_record, recipe_of
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
@@ -36,8 +36,8 @@ def open_student(
         _cast(student.pipeline.net, dtype)
         maker = Pixels(student.pipeline, student)
     else:
-        call = written(folder)["call"]
-        maker = Pipeline(teachers.load_pipeline(folder, dtype=dtype), call, int(call["num_inference_steps"]))
+        call = export_record(model).call
+        maker = Pipeline(teachers.load_pipeline(folder, dtype=dtype), call, int(str(call["num_inference_steps"])))
     return _sampler(maker, device, batch, report, compile=compile)
 
 
@@ -101,22 +101,22 @@ def _sampler(
 def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> tuple[Sampler, str]:
     """The teacher of this name, or by the word `teacher` the student's own, and its name. Raises UserError.
 
-    It is guided as it was when the student learnt from it; by its stock call where an older export does not say how.
+    It is guided as it was when the student learnt from it.
     """
-    facts, recipe = facts_of(model), recipe_of(model)
+    facts, recipe = export_record(model).facts, recipe_of(model)
     repo: str | None = name
     loading: dict[str, Any] = {}
     if name == OWN_TEACHER:
-        repo = recipe.teacher.repo if recipe else facts.get("hub_id")
+        repo = recipe.teacher.repo if recipe else facts.hub_id
     if recipe and repo == recipe.teacher.repo:
         loading = recipe.teacher.model_dump(include={"revision", "allow_pickle", "pipeline", "config"})
-    elif repo == facts.get("hub_id"):
-        loading = {"revision": facts.get("revision")}
+    elif repo == facts.hub_id:
+        loading = {"revision": facts.revision}
     if repo is None:
         raise UserError(
             f"{model} does not say which teacher it came from.", "Name it: a folder, a Hub id or builtin:NAME."
         )
-    guidance = facts.get("trained", {}).get("teacher_call")
+    guidance = facts.trained.teacher_call.model_dump(exclude_unset=True)
     teacher = open_teacher(repo, student.call, guidance=guidance, **how, **loading)
     a, b = student.facts, teacher.facts
     if (a.driver, a.modality, a.classes, a.shape) != (b.driver, b.modality, b.classes, b.shape):
