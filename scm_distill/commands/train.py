@@ -16,6 +16,7 @@ from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
 from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
+from scm_distill.maths.cond import unguided
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
@@ -93,8 +94,8 @@ def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, 
     cond = teacher.cond(torch.zeros(1, dtype=torch.long))
     if teacher.reading is not None:
         guided = recipe.guidance.scale is not None or teacher.rule is None
-        given = teacher.reading.reference_steps[0].cond
-        cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
+        cond = teacher.reading.reference_steps[0].cond
+        cond = cond if guided else unguided(cond)
     x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
     cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
     student = new_student(loaded, recipe, x, t, cond, Silent())
