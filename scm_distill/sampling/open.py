@@ -14,6 +14,7 @@ from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import Pipeline, Pixels, shared
 from scm_distill.sampling.sampler import Maker, Sampler
+from scm_distill.teachers.unet2d import is_pixel
 
 OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
 SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, where no lack of memory is told
@@ -31,7 +32,7 @@ def open_student(
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
     folder = layout.pipeline_of(model)
     maker: Maker
-    if _is_pixel(folder, None):
+    if is_pixel(teachers.index(folder)):
         student = pixel_student.load(model)
         _cast(student.pipeline.net, dtype)
         maker = Pixels(student.pipeline, student)
@@ -60,7 +61,7 @@ def open_teacher(
     `guidance` is what of `Stock.arguments` guides it; None leaves that to the stock call. Raises UserError.
     """
     maker: Maker
-    if not model.endswith(".safetensors") and _is_pixel(model, revision):
+    if not model.endswith(".safetensors") and is_pixel(teachers.index(model, revision)):
         teacher = teachers.load(model, revision=revision, allow_pickle=loading.get("allow_pickle", False))
         _cast(teacher.net, dtype)
         maker = Pixels(teacher)
@@ -68,12 +69,6 @@ def open_teacher(
         pipeline = teachers.load_pipeline(model, revision=revision, dtype=dtype, **loading)
         maker = Pipeline(pipeline, shared(call), None, guidance)
     return _sampler(maker, device, batch, report, compile=compile)
-
-
-def _is_pixel(folder: str, revision: str | None) -> bool:
-    parts = {name: kind for name, kind in teachers.index(folder, revision).items() if isinstance(kind, list | tuple)}
-    named = {name: kind[1] for name, kind in parts.items() if kind[1]}
-    return set(named) == {"unet", "scheduler"} and named["unet"] == "UNet2DModel"
 
 
 def _cast(net: nn.Module, dtype: torch.dtype) -> None:
