@@ -18,7 +18,10 @@ torch.set_num_threads(1)  # these sizes gain nothing from a second thread, and l
 TeacherMaker = Callable[..., Path]
 
 # Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
-QUICK = ("maths", "objectives", "config", "artifacts", "models", "data")
+QUICK = (
+    "maths", "objectives", "config", "artifacts", "models", "data",
+    *(f"training/test_{name}.py" for name in ("randomness", "optimizer", "endpoint", "prefit", "setup")),
+)  # fmt: skip
 ELSEWHERE = ("wide", "slow", "gpu", "network")
 
 

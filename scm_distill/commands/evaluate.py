@@ -76,9 +76,14 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
                 f"Several processes cannot share {asked.device}.", "Give --device cuda, a GPU for each, or cpu."
             )
         device = accelerator.device
-    how: dict[str, Any] = {"dtype": dtype_of(asked.dtype), "device": device, "batch": asked.batch, "report": report}
-    student = open.open_student(asked.model, **how)
-    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, how)
+    options: open.SamplerOptions = {
+        "dtype": dtype_of(asked.dtype),
+        "device": device,
+        "batch": asked.batch,
+        "report": report,
+    }
+    student = open.open_student(asked.model, **options)
+    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, options)
     data = asked.data or (recipe.data.source if recipe else OWN_TEACHER)
     digits = data.startswith(DIGITS)
     n = asked.n or (USUAL_DIGITS if digits else USUAL)
