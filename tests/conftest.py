@@ -1,7 +1,8 @@
 """Tiny random-weight pipelines of diffusers' own classes, saved to disk and loaded through the real code."""
 
 import gc
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,28 @@ gc.disable()  # while the tests are imported: half a million objects, walked aga
 torch.set_num_threads(1)  # these sizes gain nothing from a second thread, and lose much on a busy machine
 
 TeacherMaker = Callable[..., Path]
+
+
+class ShortLBFGS(torch.optim.LBFGS):
+    """LBFGS of at most 60 iterations."""
+
+    def __init__(self, parameters: Any, **settings: Any) -> None:
+        super().__init__(parameters, **{**settings, "max_iter": 60, "max_eval": 90})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fewer samples to probe a teacher of pixels with, and a shorter fit of a student's own clock.
+
+    That fit is exact at the two sampling times all the same; tests/models has it at its full length.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not among(request.path, ("maths", "objectives", "models")):
+            patch.setattr(torch.optim, "LBFGS", ShortLBFGS)
+            if setup := sys.modules.get("scm_distill.training.setup"):
+                patch.setattr(setup, "PROBE", 32)
+        yield
+
 
 # Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
 QUICK = ("maths", "objectives", "config", "artifacts", "models", "data")
