@@ -42,7 +42,10 @@ def small(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 # Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
-QUICK = ("maths", "objectives", "config", "artifacts", "models", "data")
+QUICK = (
+    "maths", "objectives", "config", "artifacts", "models", "data",
+    *(f"training/test_{name}.py" for name in ("randomness", "optimizer", "endpoint", "prefit", "setup")),
+)  # fmt: skip
 ELSEWHERE = ("wide", "slow", "gpu", "network")
 
 # In these files, tests that go through MANY or more families of the zoo (by a parameter `name`) run on these, or where

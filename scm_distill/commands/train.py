@@ -8,13 +8,15 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
+from scm_distill.maths.cond import unguided
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
@@ -92,8 +94,8 @@ def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, 
     cond = teacher.cond(torch.zeros(1, dtype=torch.long))
     if teacher.reading is not None:
         guided = recipe.guidance.scale is not None or teacher.rule is None
-        given = teacher.reading.reference_steps[0].cond
-        cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
+        cond = teacher.reading.reference_steps[0].cond
+        cond = cond if guided else unguided(cond)
     x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
     cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
     student = new_student(loaded, recipe, x, t, cond, Silent())
@@ -189,7 +191,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         made = setup.build(recipe, folder, start, report)
         if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
         try:
             return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
@@ -198,7 +200,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            f"Out of memory before training: {one_line(error)}",
             "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
             code=1,
         ) from error
@@ -213,7 +215,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
 def _write_report(folder: Path, report: Reporter) -> None:

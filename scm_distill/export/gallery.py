@@ -12,7 +12,7 @@ from scm_distill.data.pictures import is_sound, picture
 from scm_distill.data.saving import save
 from scm_distill.progress import Reporter
 from scm_distill.sampling import pixel_student
-from scm_distill.sampling.backends import Facts, Pipeline, Pixels
+from scm_distill.sampling.backends import Facts, PipelineBackend, PixelBackend
 from scm_distill.teachers import Teacher
 from scm_distill.training.run import Trained
 
@@ -33,9 +33,9 @@ def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter
         return []
     if teacher.reading is None:
         student = pixel_student.load(str(folder))
-        pixels = Pixels(student.pipeline, student)
+        pixels = PixelBackend(student.pipeline, student)
         conditions = [None if teacher.classes is None else i % teacher.classes for i in range(PIXELS)]
-        facts, samples = pixels.facts, pixels.batch(range(PIXELS), conditions, 2)
+        facts, samples = pixels.facts, pixels.draw_batch(range(PIXELS), conditions, 2)
     else:
         conditions = _spread(teacher, trained.data.prompts)
         facts, samples = _traced(folder, teacher, conditions, call, report)
@@ -63,15 +63,15 @@ def _traced(
     assert teacher.reading is not None
     if teacher.reading.modality != "audio":
         call = {name: value for name, value in call.items() if name != "output_type"}  # PIL
-    maker = Pipeline(DiffusionPipeline.from_pretrained(str(folder)), call, 2)
+    backend = PipelineBackend(DiffusionPipeline.from_pretrained(str(folder)), call, 2)
     samples: list[Any] = []
     begin = time.monotonic()
     for seed, condition in enumerate(conditions):
-        samples.append(maker.one(seed, condition, 2))
+        samples.append(backend.draw_one(seed, condition, 2))
         if time.monotonic() - begin > ENOUGH and len(samples) < len(conditions):
             report.say(f"gallery: {len(samples)} of {len(conditions)} samples, since each takes long on the CPU")
             break
-    return maker.facts, samples
+    return backend.facts, samples
 
 
 def _save(sample: Any, path: Path, facts: Facts) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from scm_distill import config, data
-from scm_distill.autodiff.derivatives import Cond, Memory
+from scm_distill.autodiff.derivatives import Memory
 from scm_distill.data import Data
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.randomness import Draws
 

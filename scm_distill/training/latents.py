@@ -10,19 +10,20 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scm_distill import config, teachers
+from scm_distill.artifacts.files import save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import spaced
+from scm_distill.maths.cond import on_device
 from scm_distill.maths.sampling import ode
 from scm_distill.models import low_pass
 from scm_distill.progress import Reporter
 from scm_distill.teachers.latents import Decoder, LatentMap
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import generator
 from scm_distill.training.source import DataSource, open_source
@@ -103,9 +104,7 @@ def prepare(
                 x_0 = _encode(source.latent_map, source.files or [], report)
             else:
                 x_0 = _draw(loaded, conditioning, source.ids, recipe, report)
-            beside = path.with_suffix(".writing")
-            save_file({"x_0": x_0.contiguous().cpu(), "ids": source.ids}, beside, metadata={"key": key})
-            beside.rename(path)
+            save_tensors({"x_0": x_0, "ids": source.ids}, path, {"key": key})
     return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 
@@ -159,7 +158,7 @@ def _draw(
                 F.sigma_d * torch.randn(loaded.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
                 for i in rows.tolist()
             ]
-            cond = on(conditioning.for_evaluation(ids[rows]), device)
+            cond = on_device(conditioning.for_evaluation(ids[rows]), device)
             with low_pass.original(F.net):
                 x_0[rows] = ode(lambda x, t, c=cond: F(x, t, c), torch.stack(noise).to(device), times, F.sigma_d).cpu()  # type: ignore[misc]
             done += len(rows)

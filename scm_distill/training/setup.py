@@ -10,14 +10,16 @@ cond    what the network is given beside them                {name: (B, ...)}
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond, Derivative, Memory
+from scm_distill.artifacts.run_records import CheckpointState
+from scm_distill.autodiff.derivatives import Derivative, Memory
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
@@ -35,7 +37,6 @@ from scm_distill.training import (
 )
 from scm_distill.training.batches import BatchSource, evaluation_batch, micro_batch
 from scm_distill.training.checkpoint import TrainState
-from scm_distill.training.conditioning import on
 from scm_distill.training.distributed import Distributed
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.latents import TrainingData, prepare
@@ -81,7 +82,7 @@ class Setup:
     derivative: Derivative
     comparison: Comparison
     smooth_time: float
-    start: list[float]
+    start: tuple[float, ...]
     step: int
     resumed: Path | None
 
@@ -105,14 +106,14 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
-        report.say(f"resumed {resume} at step {saved['step']}")
+        report.say(f"resumed {resume} at step {saved.step}")
     with out_of_memory.explained(placed.planner, recipe, placed.memory, lambda: resume):
         chosen = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
         yardstick = comparison(recipe, placed.loaded, data, accelerator.device)
     return Setup(
         recipe, out, report, accelerator, placed.loaded, data, batches, placed.planner, placed.memory,
         placed.distributed, placed.state, chosen, yardstick, smooth_time,
-        saved["start"] if saved else placed.state.sums(), int(saved["step"]) if saved else 0, resume,
+        saved.start if saved else tuple(placed.state.sums()), saved.step if saved else 0, resume,
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def probe(loaded: LoadedTeacher, data: TrainingData, draws: Draws, device: torch
     z, t, _, _ = next(replace(draws, batch=n, micro=n, rank=0, world=1).step("probe", 0))
     t = loaded.F_teacher.clock.snap(t)
     x_t = diffuse(x_0, z, t.float()).to(device)
-    return Probe(x_t, t.to(device), on(data.conditioning.for_evaluation(ids), device))
+    return Probe(x_t, t.to(device), on_device(data.conditioning.for_evaluation(ids), device))
 
 
 def adapt(
@@ -166,7 +167,7 @@ def adapt(
     loaded: LoadedTeacher,
     probe: Probe,
     accelerator: Accelerator,
-    saved: dict[str, Any] | None,
+    saved: CheckpointState | None,
     report: Reporter,
 ) -> tuple[Network, float]:
     """Stage 3: the teacher's time made smooth and exact, and the student's network, made of it; the low-pass's width.
@@ -177,7 +178,7 @@ def adapt(
     low_pass.prepare(F_teacher, *probe)
     networks.keep_time_exact(F_teacher, recipe, *probe, report)
     if saved:
-        width = float(saved["smooth_time"])
+        width = saved.smooth_time
         low_pass.set_width(F_teacher.net, width)
     else:
         width = networks.smooth(loaded, *probe, recipe, report)
@@ -255,6 +256,6 @@ def comparison(recipe: config.Recipe, loaded: LoadedTeacher, data: TrainingData,
     """The undistilled teacher's figures, from noise that only the seed decides, for the student to be held against."""
     n, g = recipe.train.evaluate_samples, generator(recipe.train.seed, "evaluate")
     eps = torch.randn(2, n, *loaded.teacher.sample_shape, generator=g)
-    cond = on(data.conditioning.for_evaluation(data.conditioning.draw_ids(n, g)), device)
+    cond = on_device(data.conditioning.for_evaluation(data.conditioning.draw_ids(n, g)), device)
     times = (loaded.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
     return Comparison(loaded.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)
