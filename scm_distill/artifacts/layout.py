@@ -117,31 +117,6 @@ def _no_student(model: str) -> UserError:
     )
 
 
-def facts_of(model: str) -> dict[str, Any]:
-    """What an export says of itself; empty where it is an older one."""
-    return dict(written(pipeline_of(model))["facts"])
-
-
-def written(folder: str) -> dict[str, Any]:
-    """What an export, in a folder or on the Hub, says of itself. Raises UserError where it says nothing."""
-    path = Path(folder) / FACTS
-    if not path.is_file() and not Path(folder).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(folder, FACTS))
-        except (HfHubHTTPError, LocalEntryNotFoundError):
-            path = Path(FACTS + " of the Hub")
-    try:
-        said = json.loads(path.read_text())
-        return {"call": dict(said["call"]), "facts": dict(said.get("facts", {}))}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder} is no few-step student: it has no {FACTS}.", "Give a run folder, or the export folder in it."
-        ) from error
-
-
 def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of an export's two-step call, and its facts, `lora` among them. Raises UserError for none."""
     path = folder / FACTS
