@@ -242,7 +242,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
 def _write_report(folder: Path, report: Reporter) -> None:
     """Write report.html; that it could not be written is said, and does not end the run."""
     try:
-        report.say(f"report: {report_page.write(folder)}")
+        report.say(f"report: {report_page.write(folder, report=report)}")
     except Exception as error:
         if "SCM_DISTILL_DEBUG" in os.environ:
             raise
