@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TeacherMaker, tiny_net
+from conftest import TeacherMaker, tiny_net, wide
 from safetensors import safe_open
 
 from scm_distill import config
@@ -83,13 +83,19 @@ def ours(folder: Path, cond: dict[str, torch.Tensor]) -> torch.Tensor:
     return pixel_student.as_stock_does(read.network, eps, read.times(2), cond)
 
 
-def test_the_cards_snippets_give_our_samples(export: Exporter) -> None:
-    made = [
-        export(),
-        export("objective.sigma_d=0.5"),
-        export("adapt.reclock=false"),
-        export("adapt.output=keep", prediction="sample", channels=3),
-    ]
+KINDS: dict[str, list[tuple[tuple[str, ...], dict[str, object]]]] = {
+    "plain": [((), {})],
+    "others": [
+        (("objective.sigma_d=0.5",), {}),
+        (("adapt.reclock=false",), {}),
+        (("adapt.output=keep",), {"prediction": "sample", "channels": 3}),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", *wide("others")])
+def test_the_cards_snippets_give_our_samples(kind: str, export: Exporter) -> None:
+    made = [export(*overrides, **teacher) for overrides, teacher in KINDS[kind]]
     classes = export(classes=3, channels=3)[1]
     plain = {
         done.folder: card_snippet(done.folder).replace(
