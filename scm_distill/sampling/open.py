@@ -8,12 +8,13 @@ from torch import nn
 
 from scm_distill import teachers
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import facts_of, recipe_of, written
+from scm_distill.artifacts.layout import export_record, recipe_of
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import PipelineBackend, PixelBackend, shared_arguments
 from scm_distill.sampling.sampler import Backend, Sampler
+from scm_distill.teachers.unet2d import is_pixel
 
 OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
 SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, which has no error for lack of memory
@@ -42,13 +43,15 @@ def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
     folder, dtype = layout.pipeline_of(model), options.get("dtype", torch.float32)
     backend: Backend
-    if _is_pixel(folder, None):
+    if is_pixel(teachers.index(folder)):
         student = pixel_student.load(model)
         _cast(student.pipeline.net, dtype)
         backend = PixelBackend(student.pipeline, student)
     else:
-        call = written(folder)["call"]
-        backend = PipelineBackend(teachers.load_pipeline(folder, dtype=dtype), call, int(call["num_inference_steps"]))
+        call = export_record(model).call
+        backend = PipelineBackend(
+            teachers.load_pipeline(folder, dtype=dtype), call, int(str(call["num_inference_steps"]))
+        )
     return _sampler(backend, options)
 
 
@@ -67,7 +70,7 @@ def open_teacher(
     """
     loading, dtype = loading or {}, options.get("dtype", torch.float32)
     backend: Backend
-    if not model.endswith(".safetensors") and _is_pixel(model, loading.get("revision")):
+    if not model.endswith(".safetensors") and is_pixel(teachers.index(model, loading.get("revision"))):
         teacher = teachers.load(
             model, revision=loading.get("revision"), allow_pickle=loading.get("allow_pickle", False)
         )
@@ -77,13 +80,6 @@ def open_teacher(
         pipeline = teachers.load_pipeline(model, dtype=dtype, **loading)
         backend = PipelineBackend(pipeline, shared_arguments(call), None, guidance)
     return _sampler(backend, options)
-
-
-def _is_pixel(folder: str, revision: str | None) -> bool:
-    """Whether a pipeline is a UNet2DModel and a scheduler, and nothing else. Raises UserError where it is missing."""
-    parts = {name: kind for name, kind in teachers.index(folder, revision).items() if isinstance(kind, list | tuple)}
-    named = {name: kind[1] for name, kind in parts.items() if kind[1]}
-    return set(named) == {"unet", "scheduler"} and named["unet"] == "UNet2DModel"
 
 
 def _cast(net: nn.Module, dtype: torch.dtype) -> None:
@@ -110,26 +106,26 @@ def _sampler(backend: Backend, options: SamplerOptions) -> Sampler:
 def teacher_of(name: str, model: str, student: Sampler, options: SamplerOptions) -> tuple[Sampler, str]:
     """The sampler and the full name of the teacher `name`; the name "teacher" is that of the student's own teacher.
 
-    `student` is the opened `model`. The teacher is guided as it was when the student learnt from it, or by the defaults
-    of its stock call where an older export does not say how. Raises UserError, also for a teacher of other samples.
+    `student` is the opened `model`. The teacher is guided as it was when the student learnt from it. Raises UserError,
+    also for a teacher of other samples.
     """
-    facts, recipe = facts_of(model), recipe_of(model)
+    facts, recipe = export_record(model).facts, recipe_of(model)
     repo: str | None = name
     loading: Loading = {}
     if name == OWN_TEACHER:
-        repo = recipe.teacher.repo if recipe else facts.get("hub_id")
+        repo = recipe.teacher.repo if recipe else facts.hub_id
     if recipe and repo == recipe.teacher.repo:
         t = recipe.teacher
         loading = {
             "revision": t.revision, "allow_pickle": t.allow_pickle, "pipeline": t.pipeline, "config": t.config,
         }  # fmt: skip
-    elif repo == facts.get("hub_id"):
-        loading = {"revision": facts.get("revision")}
+    elif repo == facts.hub_id:
+        loading = {"revision": facts.revision}
     if repo is None:
         raise UserError(
             f"{model} does not say which teacher it came from.", "Name it: a folder, a Hub id or builtin:NAME."
         )
-    guidance = facts.get("trained", {}).get("teacher_call")
+    guidance = facts.trained.teacher_call.model_dump(exclude_unset=True)
     teacher = open_teacher(repo, student.call, guidance=guidance, loading=loading, **options)
     a, b = student.facts, teacher.facts
     if (a.driver, a.modality, a.classes, a.shape) != (b.driver, b.modality, b.classes, b.shape):

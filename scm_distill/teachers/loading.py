@@ -40,7 +40,7 @@ def load(
         unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     loaded = again()
-    if unet2d.is_pixel(loaded):
+    if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
     family.prepare(loaded)
