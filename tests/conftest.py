@@ -17,6 +17,29 @@ torch.set_num_threads(1)  # these sizes gain nothing from a second thread, and l
 
 TeacherMaker = Callable[..., Path]
 
+# Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
+QUICK = ("maths", "objectives", "config", "artifacts", "models", "data")
+ELSEWHERE = ("wide", "slow", "gpu", "network")
+
+
+def is_quick(path: Path) -> bool:
+    """Whether the tests of this file, or of files in this folder, are quick."""
+    name = path.relative_to(Path(__file__).parent).as_posix()
+    return any(name == quick or name.startswith(f"{quick}/") for quick in QUICK)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.option.markexpr != "quick" or not collection_path.name.startswith("test_"):
+        return None
+    return None if is_quick(collection_path) else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_quick(item.path) and not any(item.get_closest_marker(name) for name in ELSEWHERE):
+            item.add_marker("quick")
+
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what the libraries brought along stays: no collection has to walk it

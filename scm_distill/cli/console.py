@@ -1,13 +1,14 @@
 """The terminal: results on stdout, progress and hints on stderr; the only module that imports rich."""
 
+import dataclasses
 import gc
 import json
 import os
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -24,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from scm_distill.errors import UserError
+from scm_distill.training.signals import Interrupted
 
 WIDE = 160  # columns of a table where there is no terminal
 EVERY = 30.0  # seconds between lines where there is no terminal
@@ -49,7 +51,35 @@ def result(text: str) -> None:
 
 def result_json(value: object) -> None:
     """A result as JSON, on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    sys.stdout.write(json.dumps(_plain(value), indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What json knows: a dataclass becomes an object without the fields that are None, a path its text."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: _plain(inner) for name, inner in fields.items() if inner is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def facts(rows: Mapping[str, Any], *, as_json: bool = False) -> None:
+    """Named facts on stdout, a line each, or one JSON object."""
+    if as_json:
+        result_json(rows)
+        return
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        text = ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, Mapping) else value
+        result(f"{name:<{width}}  {text}")
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A shape as it is said: 1 x 8 x 8."""
+    return " x ".join(map(str, sizes))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -74,20 +104,9 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def hush_libraries() -> None:
-    """Keep the bars and advice of diffusers and transformers off stderr: what matters is said by the commands."""
-    from diffusers.utils import logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    warnings.filterwarnings("ignore", module=r"(torch|diffusers|transformers|torchsde|huggingface_hub)(\.|$)")
-
-
 @contextmanager
 def user_errors(*, as_json: bool = False) -> Iterator[None]:
-    """Show a UserError as two lines (or one JSON object) and exit with its code; other errors keep their traceback."""
+    """Show a UserError as two lines, or one JSON object, and exit with its code; a signal exits with its own code."""
     try:
         yield
     except UserError as error:
@@ -100,6 +119,8 @@ def user_errors(*, as_json: bool = False) -> Iterator[None]:
             err.print(f"error: {error.problem}", style="bold red", markup=False)
             err.print(f"  fix: {error.fix}", markup=False)
         raise SystemExit(error.code) from None
+    except Interrupted as stop:
+        raise SystemExit(stop.code) from None
     except KeyboardInterrupt:
         err.print("interrupted", style="bold")
         raise SystemExit(130) from None

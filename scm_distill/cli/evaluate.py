@@ -78,7 +78,6 @@ def evaluate(
             raise typer.Exit(launch.run(["eval", *options, *["--json"] * as_json, "--", model], num_processes))
         from scm_distill.commands import evaluate
 
-        console.hush_libraries()
         asked = evaluate.EvaluationRequest(
             model, teacher, data, counts, n, seed, extractor, clip, prompts, classes, batch, device, dtype, out
         )

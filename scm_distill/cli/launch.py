@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from scm_distill.errors import UserError
+from scm_distill.training.signals import held_back
 
 WORKER = "SCM_DISTILL_WORKER"  # set in the environment of the processes that are started here
 CRASHED = 70  # exit code of a worker that shows a traceback
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str], world: int) -> int:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # here, so that no port is raced for
-    with contextlib.ExitStack() as stack, _noted() as received:
+    with contextlib.ExitStack() as stack, held_back(most=None, again=AGAIN, hangup=True) as received:
         notes = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(world)]
         workers: list[subprocess.Popen[bytes]] = []
         try:
@@ -139,29 +139,6 @@ def _start(arguments: Sequence[str], rank: int, world: int, port: int, notes: IO
         stderr=None if shown else notes,
         start_new_session=True,
     )
-
-
-@contextmanager
-def _noted() -> Iterator[list[int]]:
-    """Collect the signals that ask the run to stop; a terminal that closes asks like SIGTERM, but for nohup."""
-    received: list[int] = []
-    last = -AGAIN
-
-    def note(number: int, _: FrameType | None) -> None:
-        nonlocal last
-        if time.monotonic() - last > AGAIN:
-            last = time.monotonic()
-            received.append(signal.SIGTERM if number == signal.SIGHUP else number)
-
-    which = {signal.SIGINT, signal.SIGTERM}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        which.add(signal.SIGHUP)
-    previous = {number: signal.signal(number, note) for number in which}
-    try:
-        yield received
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
 
 
 def _watch(workers: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> tuple[list[int], list[int]]:

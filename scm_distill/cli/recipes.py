@@ -56,12 +56,15 @@ def copy(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of a recipe: every setting, its type, default and source."""
-    with console.user_errors():
+def schema(as_json: Annotated[bool, typer.Option("--json", help="As a JSON schema.")] = False) -> None:
+    """Print every setting of a recipe: its type, its default, what it does, and where the default comes from."""
+    with console.user_errors(as_json=as_json):
         from scm_distill import config
 
-        console.result_json(config.Recipe.model_json_schema())
+        if as_json:
+            console.result_json(config.Recipe.model_json_schema())
+            return
+        console.result(config.settings_page())
 
 
 def _text(name: str) -> str:

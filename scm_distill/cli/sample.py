@@ -1,4 +1,4 @@
-"""`scm-distill sample`: parse, call, report."""
+"""`scm-distill sample`: samples of a student, on disk."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +62,6 @@ def sample(
         from scm_distill.commands import sample
         from scm_distill.sampling import request
 
-        console.hush_libraries()
         wanted = request.SampleRequest(prompts or [], prompts_file, classes, n, seed)
         with console.Live(quiet=as_json) as live:
             summary = sample.sample(

@@ -1,8 +1,7 @@
-"""What `doctor` calls: versions, devices, and whether the exact tangent works on each."""
+"""`doctor`: versions, devices, and whether the exact tangent works on each."""
 
 import importlib.metadata
 import platform
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,20 +9,22 @@ from torch import Tensor
 from scm_distill import __version__
 from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.forward_ad import jvp
+from scm_distill.commands.results import DeviceCheck, DoctorResult
 
 
-def doctor() -> dict[str, Any]:
+def doctor() -> DoctorResult:
     """Versions, devices, and one exact derivative through attention on each."""
-    facts: dict[str, Any] = {"scm-distill": __version__, "python": platform.python_version()}
-    for name in ("torch", "diffusers", "accelerate", "safetensors", "huggingface-hub", "datasets"):
-        facts[name] = importlib.metadata.version(name)
-    facts["threads"] = torch.get_num_threads()
+    packages = ("torch", "diffusers", "accelerate", "safetensors", "huggingface-hub", "datasets")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {"scm-distill": __version__, "python": platform.python_version(), **versions}
     devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    for device in devices:
-        name = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
-        kernel = backend(torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device))
-        facts[device] = f"{name}; exact tangent off by {_tangent_error(device):.1e}, attention in bf16 {kernel}"
-    return facts
+    return DoctorResult(versions, torch.get_num_threads(), tuple(map(_checked, devices)))
+
+
+def _checked(device: str) -> DeviceCheck:
+    name = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
+    kernel = backend(torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device))
+    return DeviceCheck(device, name, _tangent_error(device), kernel)
 
 
 def _tangent_error(device: str) -> float:

@@ -1,6 +1,5 @@
 """What `eval` calls: open student, teacher, extractor and reference; measure; write eval.json, card and report."""
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from scm_distill import __version__, config
 from scm_distill import report as report_page
-from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import RUNS, recipe_of
+from scm_distill.artifacts import files, layout
+from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import named, public, without_paths
+from scm_distill.commands.quiet import quiet
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics, side_by_side
 from scm_distill.evaluation.cache import gathered, reference_features, share
@@ -30,7 +30,7 @@ from scm_distill.evaluation.side_by_side import Contender, Measurement, Score
 from scm_distill.progress import Reporter
 from scm_distill.publish import card
 from scm_distill.sampling import open
-from scm_distill.sampling.open import name_of, teacher_of
+from scm_distill.sampling.open import OWN_TEACHER, name_of, teacher_of
 from scm_distill.sampling.request import SampleRequest, device_of, dtype_of
 from scm_distill.sampling.sampler import Sampler
 from scm_distill.training import distributed
@@ -62,9 +62,10 @@ class EvaluationRequest:
     out: Path | None
 
 
+@quiet()
 def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | None:
     """The result, written to eval.json too; None in a worker process. Raises UserError."""
-    folder, recipe = Path(layout.locate(asked.model)), recipe_of(asked.model)
+    folder, recipe = Path(layout.pipeline_of(asked.model)), recipe_of(asked.model)
     out = asked.out or (folder / layout.EVALUATION if folder.is_dir() else None)
     _refuse_unwritable(out)
     accelerator = distributed.processes(cpu=asked.device == "cpu" or not torch.cuda.is_available())
@@ -77,8 +78,8 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
         device = accelerator.device
     how: dict[str, Any] = {"dtype": dtype_of(asked.dtype), "device": device, "batch": asked.batch, "report": report}
     student = open.open_student(asked.model, **how)
-    teacher, name = teacher_of(asked.teacher or RUNS, asked.model, student, how)
-    data = asked.data or (recipe.data.source if recipe else RUNS)
+    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, how)
+    data = asked.data or (recipe.data.source if recipe else OWN_TEACHER)
     digits = data.startswith(DIGITS)
     n = asked.n or (USUAL_DIGITS if digits else USUAL)
     seeds, conditions = _wanted(asked, recipe, student, n).samples(student.facts, asked.model)
@@ -97,7 +98,9 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
         sampler.ready(conditions)
     student.size = teacher.size = min(student.size, teacher.size)  # a fair race
     work = _Work(accelerator, seeds, conditions, report)
-    reference = work.of_teacher(teacher, extractor) if data == RUNS else work.of_data(data, student, extractor, notes)
+    reference = (
+        work.of_teacher(teacher, extractor) if data == OWN_TEACHER else work.of_data(data, student, extractor, notes)
+    )
     tallies = work.measure(them, extractor, score)
     if not accelerator.is_main_process:
         return None
@@ -112,7 +115,9 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "teacher": public(name),
-        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == RUNS else named(data),
+        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps"
+        if data == OWN_TEACHER
+        else named(data),
         "n": n,
         "reference": len(reference),
         "seed": asked.seed,
@@ -140,7 +145,7 @@ def _renew(folder: Path, report: Reporter) -> None:
     """Put the figures into the export's card, and into the run's report where it lies in a run."""
     try:
         card.write(folder)
-        run = layout.run_of(str(folder))
+        run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
             report.say(f"report: {report_page.write(run)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
@@ -244,6 +249,4 @@ def _refuse_unwritable(out: Path | None) -> None:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    beside = out.with_name(out.name + ".writing")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    beside.replace(out)
+    files.write_json(out, result)

@@ -1,4 +1,4 @@
-"""What `inspect` calls: what can be found out about a teacher without training, and a recipe to start from."""
+"""`inspect`: what can be found out about a teacher without training, and a recipe to start from."""
 
 import inspect as python_inspect
 import tempfile
@@ -8,94 +8,112 @@ from typing import Any
 import torch
 
 from scm_distill import config, teachers
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.commands.arguments import AnyPath, Overrides, read_recipe
+from scm_distill.commands.quiet import quiet
+from scm_distill.commands.results import ExportCheck, InspectResult, TangentCheck
 from scm_distill.errors import UserError
 from scm_distill.export import bundle, self_check, t_mid
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter, Silent
 from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.latents import TrainingData
+from scm_distill.training.memory.plan import Planner
 from scm_distill.training.run import Trained
 from scm_distill.training.student import new_student
 
 TIMES = 8  # at which the tangent is checked and smoothing is measured
-BYTES = 24  # of float32 a parameter: teacher 4, student 4, gradient 4, two moments 8, EMA 4
 NOTHING: Any = ()  # for data
 
 
-def inspect(repo: str, overrides: list[str], *, export_check: bool, report: Reporter) -> dict[str, Any]:
-    """The facts, in the order in which they are found. Raises UserError for a teacher that cannot be read."""
+@quiet()
+def inspect(
+    teacher: AnyPath, *, overrides: Overrides = (), export_check: bool = True, report: Reporter | None = None
+) -> InspectResult:
+    """What a teacher is, whether it can be distilled, and the recipe to start from; nothing is written.
+
+    `teacher` is a pipeline folder, a Hub id, builtin:NAME or a single .safetensors file; `overrides` as in
+    `read_recipe`, such as {"teacher.call.height": 512}. With `export_check` the untrained student is written to a
+    temporary folder and sampled by stock diffusers. Raises UserError for a teacher that cannot be read.
+    """
+    report = report or Silent()
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, teacher = _open(repo, overrides, device)
-    loaded = networks.assemble(recipe, teacher)
-    loaded.F_teacher.to(device)
+    recipe, loaded = _open(str(teacher), overrides, device)
+    read = loaded.teacher
     report.advance(1)
-    F, facts = loaded.F_teacher, _facts(loaded)
+    F = loaded.F_teacher
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
-        prepared = _prepared(recipe, teacher, Path(temporary))
-        cond = on(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
+        prepared = _prepared(recipe, read, Path(temporary))
+        cond = on_device(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
         t = torch.linspace(F.clock.t_min, loaded.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
-        noise = torch.randn(TIMES, *teacher.sample_shape, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(TIMES, *read.sample_shape, generator=torch.Generator().manual_seed(0))
         x_t = F.sigma_d * noise.to(device)
         layers = low_pass.prepare(F, x_t, t, cond)
         width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if layers else 0.0
         low_pass.set_width(F.net, width)
         report.advance(2)
         student = new_student(loaded, recipe, x_t, t, cond, Silent())
-        facts["adaptation"] = _adaptation(loaded, student, layers, width)
-        facts["tangent"] = _tangent(student, x_t, t, cond)
+        memory = sum(Planner(student, F, x_t / F.sigma_d, t, cond, device).resident(recipe).values())
+        tangent = _tangent(student, x_t, t, cond)
         report.advance(3)
-        if teacher.reading is not None:
-            facts["latent map"] = _latents(teacher)
+        found = _latents(read) if read.reading is not None else None
+        exported = None
         if export_check:
             trained = Trained(recipe, loaded, prepared, student.requires_grad_(False), 0)
-            facts["export"] = _export(trained, Path(temporary) / "export")
+            exported = _export(trained, Path(temporary) / "export")
     report.advance(4)
     report.end()
-    count = sum(p.numel() for p in student.net.parameters())
-    facts["training memory"] = f"{count * BYTES / 2**30:.3g} GiB of weights and states in float32; activations on top"
-    facts["verdict"] = _verdict(facts)
-    facts["recipe"] = _start(loaded, recipe)
-    return facts
+    return InspectResult(
+        **_facts(loaded),
+        adaptation=_adaptation(loaded, student, layers, width),
+        tangent=tangent,
+        latent_map=found,
+        export=exported,
+        training_memory=memory,
+        verdict=_verdict(tangent, exported),
+        recipe=_start(loaded, recipe),
+    )
 
 
-def _verdict(facts: dict[str, Any]) -> str:
-    off = facts.get("export", {}).get("stock difference", 0.0)
-    if not off <= bundle.TOLERANCE:
+def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
+    if exported is not None and not exported.stock_difference <= bundle.TOLERANCE:
+        off = exported.stock_difference
         return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
-    if not facts["tangent"]["exact"]:
+    if not tangent.exact:
         return "can be distilled with objective.tangent=difference: it has no exact derivative"
     return "can be distilled"
 
 
-def _open(repo: str, overrides: list[str], device: torch.device) -> tuple[config.Recipe, teachers.Teacher]:
+def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
-    recipe = config.parse({**content, "export": {"t_mid": [1.1]}}, overrides)
-    teacher = networks.load_teacher(recipe, device)
-    fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
-    if fixed is not None:
-        recipe = config.parse(recipe.model_dump(mode="json"), [f"objective.sigma_d={fixed}"])
-    return recipe, teacher
+    recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
+    loaded = networks.load_teacher(recipe, device, own_sigma_d=True)
+    sigma_d = loaded.F_teacher.sigma_d
+    return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 
 
 def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
+    """The fields of InspectResult that the reading of the teacher decides."""
     teacher, F, reading = loaded.teacher, loaded.F_teacher, loaded.teacher.reading
     facts: dict[str, Any] = {
         "pipeline": type(reading.stock.pipeline).__name__ if reading else "pixel pipeline of a UNet2DModel",
         "denoiser": type(teacher.family.student(teacher.net)).__name__,
         "parameters": sum(p.numel() for p in teacher.net.parameters()),
-        "sample": " x ".join(map(str, teacher.sample_shape)),
+        "sample_shape": tuple(teacher.sample_shape),
         "prediction": teacher.prediction,
         "scheduler": type(teacher.scheduler).__name__,
-        "times": f"t from {F.clock.t_min:.4f} to {loaded.t_max:.4f}; network time {_time(loaded)}",
+        "t_min": F.clock.t_min,
+        "t_max": loaded.t_max,
+        "network_time": _time(loaded),
     }
     if reading is None:
-        return {**facts, "conditions": f"{teacher.classes} classes" if teacher.classes else "none"}
+        conditions = f"{teacher.classes} classes" if teacher.classes else "none"
+        return {**facts, "modality": None, "conditions": conditions, "guidance": None, "verified": None}
     convention = reading.convention
     batched = [*convention.batched, *sorted(convention.listed - {convention.x}), *sorted(convention.shared)]
     guidance = f"{reading.stock.guided_by}: {reading.rule}, off at {reading.off:g}" if reading.rule else None
@@ -139,12 +157,12 @@ def _adaptation(loaded: networks.LoadedTeacher, student: Network, layers: list[s
     return f"{smooth}; output: {output}"
 
 
-def _tangent(F: Network, x_t: torch.Tensor, t: torch.Tensor, cond: Cond) -> dict[str, Any]:
+def _tangent(F: Network, x_t: torch.Tensor, t: torch.Tensor, cond: Cond) -> TangentCheck:
     try:
         error, dtype = derivative.exactness(F, x_t, t, cond)
     except NotImplementedError as missing:
-        return {"exact": False, "why": str(missing).splitlines()[0]}
-    return {"exact": True, "against central difference": float(f"{error:.2e}"), "in": dtype}
+        return TangentCheck(exact=False, difference=None, dtype=None, why=str(missing).splitlines()[0])
+    return TangentCheck(exact=True, difference=float(f"{error:.2e}"), dtype=dtype, why=None)
 
 
 def _latents(teacher: teachers.Teacher) -> str:
@@ -159,13 +177,13 @@ def _latents(teacher: teachers.Teacher) -> str:
     return f"{' x '.join(map(str, found.pixels[1:]))} of data; decoder input is latents x {scale} + {shift}"
 
 
-def _export(trained: Trained, folder: Path) -> dict[str, Any]:
+def _export(trained: Trained, folder: Path) -> ExportCheck:
     """Write the undistilled teacher as if it were a student, and see whether stock diffusers samples it as we do."""
     grid = t_mid.grids(trained)[0]
     student = self_check.alone(trained.student)
     call = bundle.save(trained, student, grid, folder, {}, Silent())
     checked = self_check.check(folder, student, grid, trained, call)
-    return {"stock difference": float(f"{checked.relative:.2e}"), "call": call}
+    return ExportCheck(float(f"{checked.relative:.2e}"), call)
 
 
 def _start(loaded: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, Any]:

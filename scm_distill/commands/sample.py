@@ -7,6 +7,7 @@ from PIL import Image
 
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import sample_index
+from scm_distill.commands.quiet import quiet
 from scm_distill.data.pictures import grid, picture
 from scm_distill.data.saving import save
 from scm_distill.progress import Reporter
@@ -19,6 +20,7 @@ COLUMNS = 8  # of a grid, at most
 _KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
 
 
+@quiet()
 def sample(
     model: str,
     wanted: SampleRequest,
@@ -54,7 +56,7 @@ def sample(
     folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
     files = {who: [f"seed-{seed:05d}{'' if who == 'student' else '-' + who}{ending}" for seed in seeds] for who in runs}
     index = sample_index.Index(folder, [name for names in files.values() for name in names])
-    index.check()
+    index.check(report)
     summary: dict[str, Any] = {
         "folder": str(folder), "samples": len(seeds), "device": name_of(how["device"]), "dtype": dtype,
     }  # fmt: skip
@@ -69,7 +71,7 @@ def sample(
                         name, condition = files[who][done], conditions[done]
                         save(drawn, folder / name, rate=sampler.facts.rate, fps=fps or sampler.facts.fps)
                         said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
-                        index.add({"file": name, "seed": seeds[done], **said, "steps": count, "by": who})
+                        index.add(sample_index.Entry(file=name, seed=seeds[done], **said, steps=count, by=who))
                         pictures += [picture(drawn)] if make_grid else []
                         done += 1
                     rows, seconds = rows + part.nfe * len(part.samples), seconds + part.seconds

@@ -1,22 +1,26 @@
-"""What `train` calls: claim the folder, run, export; nothing is left behind when a run could not start."""
+"""`train`: claim the run folder, train, export, push; nothing is left behind when a run could not start."""
 
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
-from scm_distill.errors import UserError
+from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
+from scm_distill.commands.quiet import quiet
+from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
+from scm_distill.maths.cond import unguided
 from scm_distill.progress import Reporter, Silent
-from scm_distill.training import batches, checkpoint, environment, latents, networks, run, signals
-from scm_distill.training.memory.plan import ROOM, Planner, available, gib
-from scm_distill.training.source import check_paths, origin
+from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
+from scm_distill.training.memory.plan import ROOM, Planner, available
+from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
 
 
@@ -26,10 +30,10 @@ class _Checked(Exception):
 
 def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int) -> None:
     """Refuse what can be refused before `world` processes start; nothing is written. Raises UserError."""
-    _share(recipe, world)
+    _check_devices(recipe, world)
     check_paths(recipe)
     networks.check_packages(recipe)
-    _free(folder, resume)
+    _refuse_other_run(folder, resume)
     if resume:
         checkpoint.find(resume, folder)
     push.preflight(recipe)
@@ -37,43 +41,50 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
         raise _Checked
 
 
-def plan(recipe: config.Recipe, *, world: int = 1) -> dict[str, Any]:
-    """What a run would do, from the real teacher and data; nothing is written."""
-    _share(recipe, world)
+@quiet()
+def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int = 1) -> TrainPlan:
+    """What `train` would do in so many processes, from the real teacher and data; nothing is written.
+
+    `recipe` and `overrides` are as in `read_recipe`. Raises UserError where recipe, teacher, data or the planned push
+    would keep `train` from its first step.
+    """
+    recipe = read_recipe(recipe, overrides)
+    _check_devices(recipe, processes)
     check_paths(recipe)
-    loaded = networks.open_parts(recipe)
-    source = origin(recipe, loaded.teacher)
-    clock, teacher = loaded.F_teacher.clock, loaded.teacher
-    facts: dict[str, Any] = {
-        "teacher": f"{recipe.teacher.repo}, {type(teacher.net).__name__}, {teacher.prediction}",
-        "parameters": sum(p.numel() for p in teacher.net.parameters()),
-        "sample": " x ".join(map(str, teacher.sample_shape)),
-        "times": f"{clock.t_min:.4f} to {loaded.t_max:.4f} (t_max)",
-        "samples": len(source),
-        "classes": teacher.classes or "unconditional",
-    }
-    if teacher.reading is not None:
-        facts["conditions"] = f"{len(source.prompts)}, by {teacher.reading.stock.driver}"
-        facts["guidance"] = str(teacher.rule or teacher.reading.no_guidance)
-        facts["verified"] = ", ".join(f"{name} {error:.0e}" for name, error in loaded.verified.items())
+    loaded = networks.load_teacher(recipe)
+    source = open_source(recipe, loaded.teacher)
+    teacher, reading = loaded.teacher, loaded.teacher.reading
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    planner, free = _planner(recipe, loaded, world, device), available(device)
+    planner, free = _planner(recipe, loaded, processes, device), available(device)
     memory = planner.fit(recipe, free)
     needed = planner.estimate(recipe, memory)
-    facts["memory a process"] = f"{needed}, {memory} layout"
-    facts["memory free"] = f"{gib(free)} on this machine's {device.type}"
-    if needed.total > ROOM * free:
-        advice = planner.advice(recipe, memory)[:3]
-        facts["memory is short"] = ", ".join(f"{change} saves {gib(n)}" for change, n in advice) or "no setting helps"
-    if found := push.preflight(recipe):
-        facts["push"] = "; ".join(found)
-    return {
-        **facts,
-        "processes": world,
-        "steps": recipe.train.steps,
-        "epochs": round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
-    }
+    short = needed.total > ROOM * free
+    return TrainPlan(
+        repo=recipe.teacher.repo,
+        denoiser=type(teacher.net).__name__,
+        prediction=teacher.prediction,
+        parameters=sum(p.numel() for p in teacher.net.parameters()),
+        sample_shape=tuple(teacher.sample_shape),
+        t_min=loaded.F_teacher.clock.t_min,
+        t_max=loaded.t_max,
+        samples=len(source),
+        classes=teacher.classes,
+        conditions=len(source.prompts) if reading else None,
+        driver=reading.stock.driver if reading else None,
+        guidance=str(teacher.rule or reading.no_guidance) if reading else None,
+        verified=loaded.verified,
+        memory=f"{needed}, {memory} layout",
+        memory_needed=needed.total,
+        memory_free=free,
+        device=device.type,
+        memory_short=short,
+        memory_advice=tuple(planner.advice(recipe, memory)[:3]) if short else (),
+        push=tuple(push.preflight(recipe)),
+        processes=processes,
+        steps=recipe.train.steps,
+        epochs=round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
+    )
 
 
 def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, device: torch.device) -> Planner:
@@ -83,28 +94,52 @@ def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, 
     cond = teacher.cond(torch.zeros(1, dtype=torch.long))
     if teacher.reading is not None:
         guided = recipe.guidance.scale is not None or teacher.rule is None
-        given = teacher.reading.reference_steps[0].cond
-        cond = {name: x for name, x in given.items() if guided or not (name == "w" or name.startswith("u/"))}
+        cond = teacher.reading.reference_steps[0].cond
+        cond = cond if guided else unguided(cond)
     x, t = torch.randn(2, *teacher.sample_shape, device=home), torch.full((2,), 0.8, dtype=torch.float64, device=home)
     cond = {name: value.to(home).expand(2, *value.shape[1:]) for name, value in cond.items()}
     student = new_student(loaded, recipe, x, t, cond, Silent())
     return Planner(student, F, x, t, cond, device, world)
 
 
-def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> dict[str, Any] | None:
-    """Train and export in `folder`; the summary, or None in a worker process. Raises UserError."""
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    if int(os.environ.get("RANK", "0")) > 0:  # the main process claims, writes and reports
-        _trained(recipe, folder, resume, Silent())
-        return None
-    _free(folder, resume)
+@quiet()
+def train(
+    recipe: AnyRecipe,
+    *,
+    overrides: Overrides = (),
+    out: AnyPath | None = None,
+    resume: AnyPath | None = None,
+    report: Reporter | None = None,
+) -> TrainResult | None:
+    """Distil the recipe's teacher into a two-step student, and export it; push it where the recipe says so.
+
+    `recipe` and `overrides` are as in `read_recipe`. The run folder `out` defaults to runs/NAME of a recipe with a
+    name, and goes again if nothing came of it. `resume` is a checkpoint, or "auto" for the newest one of the run.
+
+    One process, or one of those that torchrun starts; all but the main one return None. In the main thread SIGINT and
+    SIGTERM save a checkpoint first. Raises UserError for what a user can mend, and Interrupted after a signal.
+    """
+    folder, recipe = run_folder(recipe, out), read_recipe(recipe, overrides)
+    resume, threads = str(resume) if resume is not None else None, torch.get_num_threads()
+    try:
+        torch.set_num_threads(recipe.train.threads or threads)
+        if int(os.environ.get("RANK", "0")) > 0:  # the main process claims, writes and reports
+            _trained(recipe, folder, resume, Silent())
+            return None
+        return _main_process(recipe, folder, resume, report or Silent())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _main_process(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> TrainResult:
+    """Train, export and push."""
+    _refuse_other_run(folder, resume)
     for said in push.preflight(recipe):
         report.say(f"push: {said}")
-    with signals.as_exit(), claimed(folder, parts=("samples", "checkpoints")) as keep:
+    with signals.raised(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
             trained = _trained(recipe, folder, resume, report)
-        except (KeyboardInterrupt, SystemExit):  # what was recorded so far is good
+        except KeyboardInterrupt:  # what was recorded so far is good
             keep += [True] * (folder / latents.CONDITIONS).exists()
             raise
         finally:
@@ -116,24 +151,24 @@ def train(recipe: config.Recipe, folder: Path, resume: str | None, report: Repor
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
         finally:
-            _page(folder, report)
-    url = push.publish(recipe, folder, report)
-    return {
-        **({"url": url} if url else {}),
-        "run": str(folder),
-        "export": str(exported.folder),
-        "steps": trained.step,
-        "t_max": exported.t_max,
-        "t_mid": exported.t_mid,
-        "table": exported.table,
-        "t_mid_search": exported.search,
-        "stock_difference": exported.difference,
-        "call": exported.call,
-        "driver": trained.loaded.teacher.reading.stock.driver if trained.loaded.teacher.reading else "none",
-    }
+            _write_report(folder, report)
+    url, reading = push.publish(recipe, folder, report), trained.loaded.teacher.reading
+    return TrainResult(
+        run=folder,
+        export=exported.folder,
+        steps=trained.step,
+        t_max=exported.t_max,
+        t_mid=exported.t_mid,
+        table=tuple(Distance(str(r["sampler"]), int(r["nfe"]), float(r["distance"])) for r in exported.table),
+        t_mid_search=tuple(MidTime(found["t_mid"], found["distance"]) for found in exported.search),
+        stock_difference=exported.difference,
+        call=exported.call,
+        driver=reading.stock.driver if reading else "none",
+        url=url,
+    )
 
 
-def _share(recipe: config.Recipe, world: int) -> None:
+def _check_devices(recipe: config.Recipe, world: int) -> None:
     batches.micro_batch(recipe, world)
     devices = torch.cuda.device_count()  # of this machine; a launcher's processes may be on several
     if recipe.train.device != "cpu" and 0 < devices < world and "WORLD_SIZE" not in os.environ:
@@ -143,7 +178,7 @@ def _share(recipe: config.Recipe, world: int) -> None:
         )
 
 
-def _free(folder: Path, resume: str | None) -> None:
+def _refuse_other_run(folder: Path, resume: str | None) -> None:
     if (folder / "config.yaml").exists() and resume is None:
         raise UserError(
             f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
@@ -153,25 +188,26 @@ def _free(folder: Path, resume: str | None) -> None:
 def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> run.Trained:
     try:
         start = checkpoint.find(resume, folder) if resume else None
-        training = run.Training(recipe, folder, start, report)
-        if training.records.main:
+        made = setup.build(recipe, folder, start, report)
+        if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, training.step, training.draws.world, training.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
         try:
-            return training.train()
+            return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
-            if training.records.main:
-                _page(folder, report)
+            if made.accelerator.is_main_process:
+                _write_report(folder, report)
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            f"Out of memory before training: {one_line(error)}",
             "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
             code=1,
         ) from error
     except signals.Interrupted as stop:
-        report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
-        raise SystemExit(128 + stop.number) from None
+        if stop.saved:
+            report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
+        raise
 
 
 def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
@@ -179,10 +215,10 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
-def _page(folder: Path, report: Reporter) -> None:
+def _write_report(folder: Path, report: Reporter) -> None:
     """Write report.html; that it could not be written is said, and does not end the run."""
     try:
         report.say(f"report: {report_page.write(folder)}")

@@ -2,6 +2,7 @@
 
 from scm_distill.config.reading import RECIPES, differences, dump, names, parse, path_of, read
 from scm_distill.config.schema import Data, Guidance, Lora, Objective, Optimizer, Recipe, Teacher, Train
+from scm_distill.config.settings_page import settings_page
 
 __all__ = [
     "RECIPES",
@@ -19,4 +20,5 @@ __all__ = [
     "parse",
     "path_of",
     "read",
+    "settings_page",
 ]

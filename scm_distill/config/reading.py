@@ -1,15 +1,16 @@
 """Reads recipes: YAML in, frozen models out; unknown keys are errors with a guess."""
 
+import copy
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from scm_distill.config.schema import Recipe
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 
 _PACKAGED = Path(__file__).parents[1] / "recipes"  # in a wheel; in a checkout the folder lies beside the package
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "recipes"
@@ -41,18 +42,19 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no readable YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+        raise UserError(f"{path} is no readable YAML: {one_line(error, 400)}.", "Mend the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")
     return parse(content, overrides)
 
 
-def parse(content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe out of nested settings, changed by `overrides`. Raises UserError."""
+def parse(content: Mapping[str, object], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of nested settings {section: {key: value}}, changed by `overrides` as in `read`. Raises UserError."""
+    changed = copy.deepcopy(dict(content))
     for override in overrides:
-        _set(content, override)
+        _set(changed, override)
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(changed)
     except ValidationError as error:
         problems = [_explain(detail) for detail in error.errors()]
         text = "; ".join(problems)
@@ -66,12 +68,12 @@ def dump(recipe: Recipe) -> str:
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """The settings in which two recipes differ, as `key old -> new`."""
+    """The settings in which two recipes differ, each as "key old -> new"."""
     a, b = dict(_flat(old.model_dump(mode="json"))), dict(_flat(new.model_dump(mode="json")))
     return [f"{key} {a[key]} -> {b[key]}" for key in a if a[key] != b[key]]
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _flat(content: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -79,7 +81,8 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def _set(content: dict[str, Any], override: str) -> None:
+def _set(content: dict[str, object], override: str) -> None:
+    """Set what `override`, KEY=VALUE with a dotted key, names; the value is read as YAML. Raises UserError."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -100,7 +103,8 @@ def _set(content: dict[str, Any], override: str) -> None:
     content[parts[-1]] = value
 
 
-def _explain(detail: Any) -> str:
+def _explain(detail: ErrorDetails) -> str:
+    """A problem that pydantic found, as "key: what is wrong"."""
     key = ".".join(
         str(part) for part in detail["loc"] if not str(part).startswith(("literal", "function", "constrained"))
     )
@@ -114,19 +118,19 @@ def _explain(detail: Any) -> str:
 
 
 def _guess(key: str) -> str:
-    known = [name for name, _ in _keys(Recipe)]
+    """A question after the setting that was meant by an unknown key, or nothing."""
+    known = list(_keys(Recipe))
     near = _nearest(key, known) or _nearest(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
     full = next((name for name in known if name == near or name.rpartition(".")[2] == near), None)
     return f"; did you mean {full!r}?" if full else ""
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    """The dotted names of all sections and settings."""
     for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield f"{prefix}{name}", field
             yield from _keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
 
 
 def _nearest(word: str, words: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scm_distill import config
 from scm_distill.artifacts import private
-from scm_distill.artifacts.layout import CALL
+from scm_distill.artifacts.layout import FACTS
 from scm_distill.errors import UserError
 from scm_distill.export import facts, gallery, lora, schedulers, self_check
 from scm_distill.export.reversed_flow import reverse
@@ -21,11 +21,11 @@ from scm_distill.export.schedulers import Grid
 from scm_distill.export.self_check import Checked, check
 from scm_distill.export.t_mid import _distance, _reference, _table, grids
 from scm_distill.maths.clocks import EDMClock, alphas_cumprod_of, flow_time
+from scm_distill.maths.cond import on_device
 from scm_distill.models import low_pass, reclock
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.publish import card, licence
-from scm_distill.training.conditioning import on
 from scm_distill.training.run import Trained
 
 TOLERANCE = 1e-4  # largest difference between stock diffusers and ourselves, pixels in [-1, 1], or relative
@@ -111,7 +111,7 @@ def fill(
     adapter = lora.write(folder, trained, student, best, call, report)
     shown = gallery.write(folder, trained, call, report)
     known = facts.collect(folder, trained, best, table, search, checked, shown)
-    (folder / CALL).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
+    (folder / FACTS).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
     return call, checked
 
 
@@ -183,7 +183,8 @@ def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, d
     if kind == "flow" and old.config.get("invert_sigmas", False):
         reference_step = reading.reference_steps[0]
         total = float(student.clock.network_time(torch.tensor(0.0)).round())
-        net = reverse(student, net, reference_step.x_nat.cpu(), on(reference_step.cond, torch.device("cpu")), total)
+        cond = on_device(reference_step.cond, torch.device("cpu"))
+        net = reverse(student, net, reference_step.x_nat.cpu(), cond, total)
     call: dict[str, Any] = {"num_inference_steps": 2, **reading.stock.extra}
     if reading.convention.scale_of or isinstance(trained.recipe.guidance.scale, tuple):
         call["guidance_scale"] = conditioning.evaluation_scale

@@ -15,7 +15,7 @@ import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
 from scm_distill.models import lora
@@ -118,13 +118,13 @@ def _compare(
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
         return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
     ids = conditioning.draw_ids(1, generator(0, "check"))
-    driven = stock.arguments([trained.data.prompts[int(ids[0])]], 2)
+    driven = stock.arguments(trained.data.prompts[int(ids[0]) :][:1], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=FILE)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
-        return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
+        return f"{name} does not load it: {one_line(error)}", float("nan")
     try:
         found = self_check.compare(
             pipeline,

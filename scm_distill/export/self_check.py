@@ -11,10 +11,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import denoise, diffuse
 from scm_distill.models import lora
@@ -129,8 +129,7 @@ def alone(student: Network) -> Network:
     """A copy on the CPU in float32 with its adapters merged, to be run beside a reloaded folder."""
     copied = copy.deepcopy(student).cpu()
     lora.merge(copied.net)
-    copied.autocast = None
-    return copied
+    return copied.with_autocast(None)
 
 
 @torch.no_grad()
@@ -140,7 +139,7 @@ def check(folder: Path, student: Network, best: Grid, trained: Trained, call: di
     if teacher.reading is not None:
         stock_call, conditioning = teacher.reading.stock, trained.data.conditioning
         ids = conditioning.draw_ids(1, generator(0, "check"))
-        prompt = [trained.data.prompts[int(ids[0])]]
+        prompt = trained.data.prompts[int(ids[0]) :][:1]
         driven = stock_call.arguments(prompt, 2)
         return traced(folder, student, times, conditioning.for_evaluation(ids), {**driven, **call}, stock_call.denoiser)
     return _check_pixel(folder, student, times, teacher)

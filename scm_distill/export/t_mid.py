@@ -6,17 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.evaluation.metrics import block_features, frechet
 from scm_distill.export import schedulers
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock, spaced
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.sampling import ode
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 from scm_distill.sampling import stock_loop
 from scm_distill.training import networks
-from scm_distill.training.conditioning import on
 from scm_distill.training.endpoint import sample
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
@@ -37,7 +36,7 @@ def _reference(trained: Trained) -> tuple[Tensor, Tensor, Cond]:
         and (conditioning.conditions.bucket[ids] != conditioning.conditions.bucket[ids[0]]).any()
     ):
         ids = conditioning.draw_ids(n, generator(seed, "export conditions"))
-    return block_features(x_0), eps, on(conditioning.for_evaluation(ids), device)
+    return block_features(x_0), eps, on_device(conditioning.for_evaluation(ids), device)
 
 
 def grids(trained: Trained) -> list[Grid]:

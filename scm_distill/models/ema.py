@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from scm_distill.autodiff.torch_private import foreach_lerp_
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -41,7 +43,7 @@ class PowerEMA(Generic[Module]):
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
         both = [x for x in zip(self.module.parameters(), module.parameters(), strict=True) if x[1].requires_grad]
         shadow: list[Tensor] = [s for s, _ in both]
-        torch._foreach_lerp_(shadow, [p.detach().to(s.device, torch.float32) for s, p in both], weight)
+        foreach_lerp_(shadow, [p.detach().to(s.device, torch.float32) for s, p in both], weight)
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Module]:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad as fwAD
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.autodiff.forward_ad import TangentMode
+from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network
 
@@ -73,7 +73,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
 
     Found by the derivative: e = cos(w tau) and sin(w tau) alike have (de/dtau)^2 = w^2 (1 - e^2).
     """
-    x_t, t, cond = x_t[:FEW], t[:FEW], {name: value[:FEW] for name, value in cond.items()}
+    x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def look(name: str, input: Tensor) -> None:
@@ -90,7 +90,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     ]
     tau = network.clock.network_time(t).float()
     form = native(network.prediction, t, network.sigma_d)
-    plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+    plain = conditional(cond)
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
@@ -127,10 +127,8 @@ def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torc
         hooks = [
             m.register_forward_pre_hook(lambda _, a, n=n: seen.setdefault(n, a[0].float())) for n, m in layers.items()
         ]
-        before, network.autocast = network.autocast, cast
         with torch.no_grad():
-            network(x_t / network.sigma_d, t, cond)
-        network.autocast = before
+            network.with_autocast(cast)(x_t / network.sigma_d, t, cond)
         for hook in hooks:
             hook.remove()
         return seen
@@ -160,7 +158,7 @@ def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Mod
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             x = form.scale(x_t)
-            plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+            plain = conditional(cond)
             network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, plain)
     finally:
         for hook in hooks:

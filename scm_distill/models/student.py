@@ -1,14 +1,15 @@
-"""A diffusers denoiser in TrigFlow form, teacher or student, and the adaptive weight w_phi.
+"""The network that is trained: F_theta, its derivative in time, and the adaptive weight w_phi.
 
 x         x_t / sigma_d                                        (B, ...)
 t         time in radians, float32 or wider                    (B,)
-cond      keyword arguments of the denoiser, batched           {name: (B, ...)}
+cond      conditions, see maths/cond.py                        {name: (B, ...)}
 """
 
 import torch
 from torch import Tensor, nn
 
-from scm_distill.autodiff.derivatives import Cond, Derivative, TwoPasses
+from scm_distill.autodiff.derivatives import Derivative, TwoPasses
+from scm_distill.maths.cond import Cond
 from scm_distill.models.network import Network
 
 
@@ -32,22 +33,25 @@ class Weight(nn.Module):
 class Student(nn.Module):
     """F_theta, its derivative and w_phi from one `forward`: a DDP or FSDP2 wrapper passes nothing else through.
 
-    `trained` names the parameters that may move; the others, where an adapter is trained, stay the teacher's.
+    `adaptive` adds w_phi. `trained` names the parameters that are trained; the others, where an adapter (LoRA) is
+    trained, stay the teacher's.
     """
 
     def __init__(self, network: Network, *, adaptive: bool) -> None:
         super().__init__()
         self.network = network
         self.weight = Weight() if adaptive else None
-        self.derivative: Derivative = TwoPasses()
         self.trained = [name for name, p in self.named_parameters() if p.requires_grad]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, t: Tensor, cond: Cond, v: Tensor | None = None, derivative: Derivative | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """F_theta (B, ...), cos t sin t dF_theta/dt along dx/dt = v (B, ...) without a graph, and w_phi (B,).
 
-        Without `v` the derivative is empty. w_phi is zero where the weighting is off.
+        `derivative` finds the first two (default: `TwoPasses`). Without `v` the second is an empty tensor. w_phi is
+        zero without `adaptive`.
         """
         w_phi = torch.zeros_like(t, dtype=torch.float32) if self.weight is None else self.weight(t)
         if v is None:
             return self.network(x, t, cond), x.new_empty(0), w_phi
-        return *self.derivative(self.network, x, t, cond, v), w_phi
+        return *(derivative or TwoPasses())(self.network, x, t, cond, v), w_phi

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from scm_distill.autodiff.torch_private import DisableTorchFunction
 from scm_distill.data.pictures import to_array
 from scm_distill.errors import UserError
-from scm_distill.teachers.stock_call import batch_of
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
 
     def count(first: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            rows.append(batch_of(args[0] if args else kwargs[first]))
+            rows.append(len(args[0] if args else kwargs[first]))
 
         return hook
 
@@ -67,7 +67,7 @@ def compiled(net: nn.Module) -> None:
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             return fast(*args, **kwargs)
 
     net.forward = call

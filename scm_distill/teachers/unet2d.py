@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusers import UNet2DModel
-from torch import nn
 
+from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.teachers import scheduler
 from scm_distill.teachers.families import Family
 from scm_distill.teachers.stock_call import DENOISERS, refusal
@@ -47,7 +47,7 @@ def read(pipeline: Any, source: Source) -> Teacher:
         raise refuse("it predicts a variance beside the mean")
     if net.config.get("class_embed_type") is not None:
         raise refuse(f"its class embedding is {net.config['class_embed_type']!r}, not a table of classes")
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+    if any(isinstance(m, BatchNorm) for m in net.modules()):
         raise refuse("it has BatchNorm, whose statistics forward AD would disturb")
     if net.config["in_channels"] not in (1, 3):
         raise refuse(f"its images have {net.config['in_channels']} channels, neither grey nor RGB")

@@ -1,19 +1,67 @@
-"""Batches made while the device is busy with the one before, and figures read after it has gone on to the next."""
+"""The batches of a run: how many samples a process takes at a time, and what each micro-batch is made of.
+
+x_0, z   data and noise, both of standard deviation sigma_d                    (B, ...)
+t        time in radians, float64                                              (B,)
+cond     what the network is given beside them, see models/network.py          {name: (B, ...)}
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond, Memory
+from scm_distill import config, data
+from scm_distill.autodiff.derivatives import Memory
+from scm_distill.data import Data
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
+from scm_distill.training.conditioning import Conditioning
+from scm_distill.training.randomness import Draws
 
 Batch = tuple[Tensor, Tensor, Tensor, Cond]  # x_0, z, t, cond
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """The micro-batches of one process: data, noise, times and conditions, each a function of seed and step alone.
+
+    `workers` are processes that read the data; `pin` puts batches into memory that a GPU copies from without waiting.
+    """
+
+    draws: Draws
+    samples: Data
+    conditioning: Conditioning
+    workers: int
+    pin: bool
+
+    def steps(self, purpose: str, seed: int, first: int) -> Iterator[list[Batch]]:
+        """The micro-batches, on the host, of steps `first`, `first` + 1, ..., without end, each made ahead by a thread.
+
+        `purpose` and `first` decide noise, times and flips, `seed` the order of the data.
+        """
+        return prefetch(self._steps(purpose, seed, first))
+
+    def _steps(self, purpose: str, seed: int, step: int) -> Iterator[list[Batch]]:
+        d = self.draws
+        loader = data.batches(
+            self.samples, batch=d.batch, micro=d.micro, rank=d.rank, world=d.world,
+            seed=seed, first=step, workers=self.workers,
+        )  # fmt: skip
+        while True:
+            micro_batches: list[Batch] = []
+            for z, t, flip, chance in d.step(purpose, step):
+                x_0, ids = next(loader)
+                if flip.any():
+                    x_0 = torch.where(flip[:, None, None, None], x_0.flip(-1), x_0)
+                batch: Batch = (x_0, z, t, self.conditioning(ids, chance))
+                micro_batches.append(pinned(batch) if self.pin else batch)
+            yield micro_batches
+            step += 1
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:

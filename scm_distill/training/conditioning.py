@@ -1,4 +1,4 @@
-"""What a network is given beside x and t: recorded prompts or labels, the guidance scale, dropped conditions."""
+"""The conditions of a batch: recorded prompts or labels, the guidance scale, dropped conditions."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,16 @@ import torch
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.maths.cond import NONE, SCALE, unconditional
 from scm_distill.teachers import Conditions, Teacher
-
-
-def on(cond: Cond, device: torch.device) -> dict[str, Tensor]:
-    """`cond` on a device."""
-    return {name: value.to(device) for name, value in cond.items()}
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """From ids to conditions. `conditions` is None for a pixel UNet, whose ids are its class labels."""
+    """Makes the `cond` of a batch of its condition ids, by the recipe's guidance.
+
+    `conditions` are the recorded ones, which ids index; None for a pixel UNet, whose ids are its class labels.
+    """
 
     teacher: Teacher
     conditions: Conditions | None
@@ -25,11 +23,11 @@ class Conditioning:
 
     @property
     def stock_scale(self) -> float | None:
-        """The scale that a denoiser which wants to be told one is told by its own stock call; None for others."""
+        """The guidance scale that the stock call hands to the denoiser; None where that has no input for it."""
         reading = self.teacher.reading
         if reading is None or reading.convention.scale_of is None:
             return None
-        return float(reading.reference_steps[0].cond["w"][0])
+        return float(reading.reference_steps[0].cond[SCALE][0])
 
     @property
     def evaluation_scale(self) -> float | None:
@@ -38,30 +36,34 @@ class Conditioning:
         return sum(scale) / 2 if isinstance(scale, tuple) else self.stock_scale if scale is None else scale
 
     def __call__(self, ids: Tensor, chance: Tensor) -> dict[str, Tensor]:
-        """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 3) of `Draws`."""
+        """The conditions of a training batch: ids (B,), of one bucket, and uniform draws `chance` (B, 3) of `Draws`.
+
+        Where guidance.scale is a range, each sample has a scale of its own; where guidance.dropout is set, that share
+        of the samples has the unconditional arguments in place of its own (the whole batch where they differ in shape).
+        """
         cond, scale = self.for_evaluation(ids), self.guidance.scale
         if isinstance(scale, tuple):
-            cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
+            cond[SCALE] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
         dropped = chance[:, 1] < self.guidance.dropout
-        unconditional = {k.removeprefix("u/"): v for k, v in cond.items() if k.startswith("u/")}
-        if any(u.shape != cond[name].shape for name, u in unconditional.items()):  # they cannot share a batch
-            return cond | unconditional if chance[0, 2] < self.guidance.dropout else cond
-        for name, u in unconditional.items():
+        twins = unconditional(cond)
+        if any(u.shape != cond[name].shape for name, u in twins.items()):  # both kinds cannot share a batch
+            return cond | twins if chance[0, 2] < self.guidance.dropout else cond
+        for name, u in twins.items():
             cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
         return cond
 
     def for_evaluation(self, ids: Tensor) -> dict[str, Tensor]:
-        """The conditions of an evaluation, at the typical scale."""
+        """The conditions of ids (B,), none dropped, all with `evaluation_scale`."""
         if self.conditions is None:
             return self.teacher.cond(ids)
         cond = self.conditions(ids)
-        cond.pop("none", None)
+        cond.pop(NONE, None)
         if self.evaluation_scale is not None:
-            cond["w"] = torch.full((len(ids),), self.evaluation_scale)
+            cond[SCALE] = torch.full((len(ids),), self.evaluation_scale)
         return cond
 
     def draw_ids(self, n: int, generator: torch.Generator) -> Tensor:
-        """Random ids (n,), all of the largest bucket."""
+        """Random ids (n,), all of the largest bucket, so that they can share a batch."""
         if self.conditions is None:
             return torch.randint(self.teacher.classes or 1, (n,), generator=generator)
         largest = (self.conditions.bucket == self.conditions.bucket.mode().values).nonzero().flatten()

@@ -20,9 +20,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond, on_device, rows
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
@@ -31,16 +31,16 @@ from scm_distill.progress import Reporter
 WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
 
 
-def accelerator(recipe: config.Recipe) -> Accelerator:
+def accelerator_for(recipe: config.Recipe) -> Accelerator:
     """Accelerate for processes and devices only: precision and accumulation are ours, whatever its config file says."""
-    made = processes(cpu=recipe.train.device == "cpu")
-    if made.gradient_accumulation_steps != 1:
+    accelerator = processes(cpu=recipe.train.device == "cpu")
+    if accelerator.gradient_accumulation_steps != 1:
         raise UserError(
             "Accelerate's configuration asks for gradient accumulation.",
             "Set it to 1 there, and train.micro_batch_size in the recipe.",
         )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.train.tf32
-    return made
+    return accelerator
 
 
 def processes(*, cpu: bool) -> Accelerator:
@@ -76,7 +76,7 @@ def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
                 )
     try:
         with torch.no_grad():
-            network(x.to(device), t.to(device), {name: value.to(device) for name, value in cond.items()})
+            network(x.to(device), t.to(device), on_device(cond, device))
     finally:
         for handle in handles:
             handle.remove()
@@ -95,9 +95,9 @@ def shard(modules: list[nn.Module], root: nn.Module, device: torch.device, world
     return root.to(device)
 
 
-def replicate(made: Accelerator, student: Student) -> nn.Module:
+def replicate(accelerator: Accelerator, student: Student) -> nn.Module:
     """The student in DDP, or as it is in a single process."""
-    wrapped: nn.Module = made.prepare(student)
+    wrapped: nn.Module = accelerator.prepare(student)
     if isinstance(wrapped, nn.parallel.DistributedDataParallel):
         wrapped.broadcast_buffers = False  # they are constants
     return wrapped
@@ -105,24 +105,28 @@ def replicate(made: Accelerator, student: Student) -> nn.Module:
 
 @dataclass(frozen=True)
 class Distributed:
-    """The student as its `forward` is called for training, and the EMA beside it; `bones` where they are shared out."""
+    """The student as its `forward` is called for training, and its EMA.
+
+    `empty` are copies of student and teacher on the meta device where parameters are shared out between processes, to
+    gather them into; None where every process has them all.
+    """
 
     wrapped: nn.Module
     ema: PowerEMA[Student]
-    bones: tuple[Network, Network] | None
+    empty: tuple[Network, Network] | None
 
-    def whole(self, F_teacher: Network, device: torch.device, *, main: bool) -> tuple[Network, Network]:
-        """The EMA student and the teacher, whole in the main process; a collective."""
+    def gather(self, F_teacher: Network, device: torch.device, *, main: bool) -> tuple[Network, Network]:
+        """The networks of the EMA student and of the teacher, all of them in the main process; a collective."""
         average = self.ema.module.network
-        if self.bones is None:
+        if self.empty is None:
             return average.to(device), F_teacher
         if isinstance(F_teacher, FSDPModule):
-            F_teacher = gathered(F_teacher, self.bones[1], device, main=main)
-        return gathered(average, self.bones[0], device, main=main), F_teacher
+            F_teacher = gather_network(F_teacher, self.empty[1], device, main=main)
+        return gather_network(average, self.empty[0], device, main=main), F_teacher
 
 
 def place(
-    made: Accelerator,
+    accelerator: Accelerator,
     student: Student,
     F_teacher: Network,
     recipe: config.Recipe,
@@ -135,32 +139,32 @@ def place(
 
     `x_t`, `t` and `cond` are a sample or more, to see how the network runs.
     """
-    settings, world = recipe.train, made.num_processes
-    one = (x_t[:1] / student.network.sigma_d, t[:1], {name: value[:1] for name, value in cond.items()})
+    settings, world = recipe.train, accelerator.num_processes
+    one = (x_t[:1] / student.network.sigma_d, t[:1], rows(cond, slice(1)))
     if settings.shard == "off":
-        student.to(made.device)
+        student.to(accelerator.device)
         if world > 1 and (idle := freeze_idle(student, *one)):
             report.say(f"frozen, since F does not depend on them: {', '.join(idle)}")
         away = torch.device("cpu") if "ema" in settings.offload else None
         ema = PowerEMA(student, settings.ema_std, away, shared=away is None)
-        return Distributed(replicate(made, student), ema, None)
-    bones = meta_copies(student.network, F_teacher)
+        return Distributed(replicate(accelerator, student), ema, None)
+    empty = meta_copies(student.network, F_teacher)
     ema = PowerEMA(student, settings.ema_std)
     average = ema.module.network
-    names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often made like it
+    names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often accelerator like it
     alike = {name for name, _ in student.network.net.named_modules()} >= set(names)
     own = names if alike else units(student.network, *one)
 
     def parts(network: Network, of: list[str]) -> list[nn.Module]:
         return [network.net.get_submodule(name) for name in of]
 
-    wrapped = shard(parts(student.network, own), student, made.device, world)
-    shard(parts(average, own), average, made.device, world)
+    wrapped = shard(parts(student.network, own), student, accelerator.device, world)
+    shard(parts(average, own), average, accelerator.device, world)
     if ema.module.weight is not None:  # it never runs, but must be laid out as the student's
-        shard([], ema.module.weight, made.device, world)
+        shard([], ema.module.weight, accelerator.device, world)
     if settings.shard == "all":
-        shard(parts(F_teacher, names), F_teacher, made.device, world)
-    return Distributed(wrapped, ema, bones)
+        shard(parts(F_teacher, names), F_teacher, accelerator.device, world)
+    return Distributed(wrapped, ema, empty)
 
 
 def freeze_idle(student: Student, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
@@ -174,24 +178,24 @@ def freeze_idle(student: Student, x: Tensor, t: Tensor, cond: Cond) -> list[str]
     return idle
 
 
-def accumulating(made: Accelerator, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+def accumulating(accelerator: Accelerator, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
     """Around a backward: gradients are exchanged in the `last` one of a step only."""
     if isinstance(wrapped, FSDPModule):
         wrapped.set_requires_gradient_sync(last)
         return nullcontext()
-    return nullcontext() if last else made.no_sync(wrapped)
+    return nullcontext() if last else accelerator.no_sync(wrapped)
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients to a norm of at most `limit`; the norm they had, without waiting for the device."""
     total = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
-    return whole(total)
+    return gather_tensor(total)
 
 
-def min_over_ranks(made: Accelerator, value: Tensor) -> Tensor:
+def min_over_ranks(accelerator: Accelerator, value: Tensor) -> Tensor:
     """The smallest of the values (1,) of all processes; on the host its share of each."""
-    everywhere: Tensor = made.gather(value)
-    return everywhere.min() // (1 if made.device.type == "cuda" else made.num_processes)
+    everywhere: Tensor = accelerator.gather(value)
+    return everywhere.min() // (1 if accelerator.device.type == "cuda" else accelerator.num_processes)
 
 
 def any_rank(found: bool, device: torch.device) -> bool:  # noqa: FBT001
@@ -203,31 +207,34 @@ def any_rank(found: bool, device: torch.device) -> bool:  # noqa: FBT001
     return bool(flag)
 
 
-def whole(x: Tensor) -> Tensor:
-    """A tensor that may be shared out, gathered; a collective then."""
+def gather_tensor(x: Tensor) -> Tensor:
+    """`x` with the parts that other processes have; a collective where it is a DTensor, else `x` as it is."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
-def part_of(value: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole `value`, laid out as `like`."""
+def local_part(value: Tensor, like: Tensor) -> Tensor:
+    """This process's part of `value`, laid out as `like`: all of it where `like` is no DTensor."""
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
 
 
 def meta_copies(student: Network, F_teacher: Network) -> tuple[Network, Network]:
-    """Copies without weights, of which `gathered` makes whole ones after sharding. What both share, the copies do."""
+    """Copies of both on the meta device, without weights; parameters that both share, the copies share too."""
     memo: dict[int, Any] = {}
     for p in (*student.parameters(), *F_teacher.parameters()):
         memo[id(p)] = nn.Parameter(p.detach().to("meta"), p.requires_grad)
     return copy.deepcopy((student, F_teacher), memo)
 
 
-def gathered(sharded: Network, bones: Network, device: torch.device, *, main: bool) -> Network:
-    """A whole network out of a sharded one, in the main process; a collective. Other processes get an empty one."""
+def gather_network(sharded: Network, empty: Network, device: torch.device, *, main: bool) -> Network:
+    """The parameters of a `sharded` network, put into its copy `empty` of the meta device, in the main process.
+
+    A collective. The other processes get `empty` as it was.
+    """
     shares = dict(sharded.named_parameters())
-    for name, empty in list(bones.named_parameters()):
-        value = whole(shares[name].detach())
+    for name, meta in list(empty.named_parameters()):
+        value = gather_tensor(shares[name].detach())
         if main:
             owner, _, leaf = name.rpartition(".")
-            setattr(bones.get_submodule(owner), leaf, nn.Parameter(value.to(device), empty.requires_grad))
-    return bones.to(device) if main else bones
+            setattr(empty.get_submodule(owner), leaf, nn.Parameter(value.to(device), meta.requires_grad))
+    return empty.to(device) if main else empty

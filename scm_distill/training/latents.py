@@ -5,35 +5,40 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scm_distill import config, teachers
+from scm_distill.artifacts.files import save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import spaced
+from scm_distill.maths.cond import on_device
 from scm_distill.maths.sampling import ode
 from scm_distill.models import low_pass
 from scm_distill.progress import Reporter
 from scm_distill.teachers.latents import Decoder, LatentMap
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import generator
-from scm_distill.training.source import DataSource, origin
+from scm_distill.training.source import DataSource, open_source
 
 FILE, CONDITIONS = "latents.safetensors", "conditions"  # in the run folder
-PREVIEWS, DECODED = 16, 4  # samples of a preview; a decoder is slow
+PREVIEWS, DECODED = 16, 4  # samples of a preview: of pixels, and of latents, whose decoder is slow
+
+FileStat = tuple[str, int, int]  # path, size in bytes, time of the last change in ns
 
 
 class Latents:
-    """x_0 and ids of a latents file, read row by row; what shares a bucket of conditions may share a batch."""
+    """The samples of a latents file, a `data.Data`: x_0 (B, ...) and the ids (B,) of their conditions, read on demand.
+
+    `groups` (N,) are the buckets of their conditions: samples of two buckets cannot share a batch. None for one bucket.
+    """
 
     def __init__(self, path: Path, conditions: teachers.Conditions) -> None:
         with safe_open(path, "pt") as file:
@@ -52,15 +57,15 @@ class Latents:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a run and its conditions; `prompts` (or classes) are what an id stands for."""
+    """The samples of a run and the conditions that their ids stand for."""
 
     samples: Data
     conditioning: Conditioning
     decode: Decoder | None  # latents to what the pipeline returns; None for pixels, and where its call leaves latents
-    prompts: list[Any]
+    prompts: list[str] | list[int]  # of which an id is the index: prompts, or class labels; empty for pixels
 
     def pictures(self, x_0: Tensor) -> list[Image.Image]:
-        """The first few samples (N, ...) to be looked at."""
+        """Previews of the first few samples of x_0 (N, ...); none where latents cannot be decoded."""
         if self.conditioning.teacher.pixels:
             return to_images(x_0[:PREVIEWS])
         return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
@@ -69,13 +74,17 @@ class TrainingData:
 def prepare(
     recipe: config.Recipe, loaded: LoadedTeacher, out: Path, accelerator: Accelerator, report: Reporter
 ) -> TrainingData:
-    """Record the conditions and write the latents that are not on disk yet, on the main process. Raises UserError."""
-    teacher, source = loaded.teacher, origin(recipe, loaded.teacher)
-    if source.pixels is not None or teacher.reading is None:
-        assert source.pixels is not None
-        return TrainingData(source.pixels, Conditioning(teacher, None, recipe.guidance), None, [])
-    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    """The training data of a run in the folder `out`. Raises UserError.
+
+    For a latent teacher the main process records the conditions, and draws or encodes the latents, unless `out` holds
+    those of the same teacher, data and settings; the other processes wait, and read them.
+    """
+    teacher, source = loaded.teacher, open_source(recipe, loaded.teacher)
     reading = teacher.reading
+    if reading is None:
+        assert source.images is not None
+        return TrainingData(source.images, Conditioning(teacher, None, recipe.guidance), None, [])
+    guided = teacher.rule is not None and recipe.guidance.scale is not None
     identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
     with accelerator.main_process_first():
         report.begin("record conditions", len(source.prompts))
@@ -90,44 +99,36 @@ def prepare(
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
     with accelerator.main_process_first():
-        if not _holds(path, key):
-            if source.mapped is not None:
-                x_0 = _encode(source.mapped, source.files or [], report)
+        if not _made_with(path, key):
+            if source.latent_map is not None:
+                x_0 = _encode(source.latent_map, source.files or [], report)
             else:
                 x_0 = _draw(loaded, conditioning, source.ids, recipe, report)
-            beside = path.with_suffix(".writing")
-            save_file({"x_0": x_0.contiguous().cpu(), "ids": source.ids}, beside, metadata={"key": key})
-            beside.rename(path)
+            save_tensors({"x_0": x_0, "ids": source.ids}, path, {"key": key})
     return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 
-def _files(repo: str) -> list[Any]:
-    """Names, sizes and times of the files of a local teacher: another one in its place is another teacher."""
+def _files(repo: str) -> list[FileStat]:
+    """The files of a local teacher: a changed one in the same place is another teacher. Empty for a Hub id."""
     folder = Path(repo).expanduser()
     return _stats(path for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else []
 
 
-def _stats(files: Iterable[Path]) -> list[Any]:
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path in files for stat in (path.stat(),)]
+def _stats(files: Iterable[Path]) -> list[FileStat]:
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in (path.stat(),)]
 
 
 def _key(recipe: config.Recipe, identity: str, source: DataSource) -> str:
-    """What latents on disk must have been made with to be used again."""
-    made = [
-        identity,
-        *(
-            s.model_dump(mode="json", exclude={"workers"})
-            for s in (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)
-        ),
-    ]
-    prompts = [[str(one) for one in source.prompts], source.ids.tolist()]
-    files = _stats(source.files or ())
-    return hashlib.sha256(
-        json.dumps([*made, prompts, files, recipe.train.seed], sort_keys=True, default=str).encode()
-    ).hexdigest()
+    """A hash of all that latents depend on: teacher, data, guidance, sampler, prompts, files and seed."""
+    sections = (recipe.teacher, recipe.data, recipe.guidance, recipe.sampler)
+    settings = [section.model_dump(mode="json", exclude={"workers"}) for section in sections]
+    prompts = [[str(prompt) for prompt in source.prompts], source.ids.tolist()]
+    made_with = [identity, *settings, prompts, _stats(source.files or ()), recipe.train.seed]
+    return hashlib.sha256(json.dumps(made_with, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _holds(path: Path, key: str) -> bool:
+def _made_with(path: Path, key: str) -> bool:
+    """Whether there is a latents file at `path` whose metadata carries `key`."""
     if not path.is_file():
         return False
     with safe_open(path, "pt") as file:
@@ -138,7 +139,10 @@ def _holds(path: Path, key: str) -> bool:
 def _draw(
     loaded: LoadedTeacher, conditioning: Conditioning, ids: Tensor, recipe: config.Recipe, report: Reporter
 ) -> Tensor:
-    """Samples of the original, guided teacher: endpoints of its ODE from seeded noise."""
+    """x_0 (N, ...) of the original, guided teacher for the conditions `ids` (N,): endpoints of its ODE.
+
+    Sample i starts from noise that depends on the seed and on i alone. Raises UserError where one is not finite.
+    """
     F = loaded.F_teacher
     assert conditioning.conditions is not None
     bucket_of = conditioning.conditions.bucket[ids]
@@ -154,7 +158,7 @@ def _draw(
                 F.sigma_d * torch.randn(loaded.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
                 for i in rows.tolist()
             ]
-            cond = on(conditioning.for_evaluation(ids[rows]), device)
+            cond = on_device(conditioning.for_evaluation(ids[rows]), device)
             with low_pass.original(F.net):
                 x_0[rows] = ode(lambda x, t, c=cond: F(x, t, c), torch.stack(noise).to(device), times, F.sigma_d).cpu()  # type: ignore[misc]
             done += len(rows)
@@ -167,24 +171,27 @@ def _draw(
     return x_0
 
 
-def _encode(mapped: LatentMap, files: list[Path], report: Reporter) -> Tensor:
-    """Real files through the family's own latent map."""
-    shape, device = mapped.pixels, mapped.shift.device
+def _encode(latent_map: LatentMap, files: list[Path], report: Reporter) -> Tensor:
+    """x_0 (N, ...) of real files, by the encoder of the teacher's VAE. Raises UserError where a file does not fit."""
     report.begin("encode data", len(files))
-    rows = []
+    latents = []
     for i, file in enumerate(files):
-        if len(shape) == 3:
-            rate = int(mapped.vae.config.get("sampling_rate", 44100))
-            x = media.sound(file, shape[1:], rate)[None]
-        elif len(shape) == 5 and shape[2] > 1:
-            x = media.clip(file, shape[1:])[None]
-        elif len(shape) == 5:
-            x = media.image(file, (shape[1], *shape[3:]))[None, :, None]
-        elif shape[0] > 1:
-            x = media.clip(file, (shape[1], shape[0], *shape[2:])).movedim(1, 0)
-        else:
-            x = media.image(file, shape[1:])[None]
-        rows.append(mapped.encode(x.to(device)).cpu())
+        latents.append(latent_map.encode(_read(file, latent_map).to(latent_map.shift.device)).cpu())
         report.advance(i + 1)
     report.end()
-    return torch.cat(rows)
+    return torch.cat(latents)
+
+
+def _read(file: Path, latent_map: LatentMap) -> Tensor:
+    """A file as the VAE's input: sound (1, C, T), clip or image (1, C, F, H, W), frames (F, C, H, W), in [-1, 1]."""
+    shape = latent_map.pixels
+    if len(shape) == 3:
+        rate = int(latent_map.vae.config.get("sampling_rate", 44100))
+        return media.sound(file, shape[1:], rate)[None]
+    if len(shape) == 5 and shape[2] > 1:
+        return media.clip(file, shape[1:])[None]
+    if len(shape) == 5:
+        return media.image(file, (shape[1], *shape[3:]))[None, :, None]
+    if shape[0] > 1:
+        return media.clip(file, (shape[1], shape[0], *shape[2:])).movedim(1, 0)
+    return media.image(file, shape[1:])[None]

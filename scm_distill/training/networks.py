@@ -7,32 +7,29 @@ import torch
 from torch import Tensor
 
 from scm_distill import config, teachers
-from scm_distill.autodiff.derivatives import Cond, tangent_pass
+from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import norm
 from scm_distill.models import lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
+from scm_distill.training.batches import probe_batch
 from scm_distill.training.verify import verify
 
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """What a run is made of, before the student is wrapped for training."""
+    """A teacher in TrigFlow form, as a run, a dry run and `inspect` have it.
+
+    `F_teacher` is frozen and shares its weights with `teacher`. `t_max` is where sampling starts, in radians.
+    `verified` are the relative differences to the stock pipeline, by what was compared.
+    """
 
     teacher: teachers.Teacher
     F_teacher: Network
     t_max: float
     verified: dict[str, float]
-
-
-def load_teacher(recipe: config.Recipe, device: torch.device | None = None) -> teachers.Teacher:
-    """Read the recipe's teacher. Raises UserError."""
-    source = recipe.teacher
-    return teachers.load(
-        source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
-        config=source.config, call=source.call, device=device,
-    )  # fmt: skip
 
 
 def check_packages(recipe: config.Recipe) -> None:
@@ -41,16 +38,29 @@ def check_packages(recipe: config.Recipe) -> None:
         lora.require()
 
 
-def open_parts(recipe: config.Recipe, device: torch.device | None = None) -> LoadedTeacher:
-    """Read the teacher and hold it against its stock pipeline. Raises UserError; writes nothing."""
+def load_teacher(
+    recipe: config.Recipe,
+    device: torch.device | None = None,
+    micro: int | None = None,
+    *,
+    own_sigma_d: bool = False,
+    teacher: teachers.Teacher | None = None,
+) -> LoadedTeacher:
+    """Read the recipe's teacher, put it on `device`, and hold it against its stock pipeline. Writes nothing.
+
+    It sees about `micro` samples at a time. With `own_sigma_d` the sigma_data of an EDM teacher takes the place of
+    objective.sigma_d. A `teacher` that was read already is not read again. Raises UserError.
+    """
     check_packages(recipe)
-    return assemble(recipe, load_teacher(recipe, device))
-
-
-def assemble(recipe: config.Recipe, teacher: teachers.Teacher) -> LoadedTeacher:
-    """The teacher in TrigFlow form, held against its stock pipeline. Raises UserError."""
+    source = recipe.teacher
+    teacher = teacher or teachers.load(
+        source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
+        config=source.config, call=source.call, device=device,
+    )  # fmt: skip
     sigma_d = recipe.objective.sigma_d
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
+    if fixed is not None and own_sigma_d:
+        sigma_d = fixed
     if fixed is not None and fixed != sigma_d:
         raise UserError(
             f"The preconditioning of this EDM teacher has sigma_data {fixed:g}, objective.sigma_d is {sigma_d:g}.",
@@ -58,12 +68,9 @@ def assemble(recipe: config.Recipe, teacher: teachers.Teacher) -> LoadedTeacher:
         )
     _check_guidance(recipe, teacher)
     clock = teacher.clock(sigma_d)
-    # An epsilon teacher stays float32: near t_max its rounding is divided by cos t (bf16: 11 % of F on the digits).
-    dtype = None if teacher.prediction == "epsilon" else autocast_dtype(recipe)
-    network = Network(teacher.net, clock, teacher.prediction, sigma_d, call=teacher.convention, rule=teacher.rule)
-    network.eval().requires_grad_(False)
-    verified = verify(network, teacher)
-    network.autocast = dtype
+    exact = Network(teacher.net, clock, teacher.prediction, sigma_d, call=teacher.convention, rule=teacher.rule)
+    exact.eval().requires_grad_(False)
+    verified = verify(exact, teacher)
     t_max = clock.t_max  # where the teacher's own clock stays, its last step is where sampling starts
     if reclocks(recipe, teacher):
         t_max = min(math.atan(recipe.sampler.sigma_max / sigma_d), t_max)
@@ -73,7 +80,11 @@ def assemble(recipe: config.Recipe, teacher: teachers.Teacher) -> LoadedTeacher:
             f"export.t_mid {outside[0]} lies outside the teacher's times, {clock.t_min:.4f} to {t_max:.4f}.",
             "Choose t_mid between them.",
         )
-    return LoadedTeacher(teacher, network, t_max, verified)
+    # An epsilon teacher stays float32: near t_max its rounding is divided by cos t (bf16: 11 % of F on the digits).
+    F_teacher = exact.with_autocast(None if teacher.prediction == "epsilon" else autocast_dtype(recipe))
+    if micro is not None:
+        F_teacher = F_teacher.with_chunk(probe_batch(micro, teacher.sample_shape))
+    return LoadedTeacher(teacher, F_teacher.to(device) if device else F_teacher, t_max, verified)
 
 
 def reclocks(recipe: config.Recipe, teacher: teachers.Teacher) -> bool:

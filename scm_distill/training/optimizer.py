@@ -10,7 +10,7 @@ from scm_distill import config
 
 
 def build(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> torch.optim.Optimizer:
-    """Adam, AdamW or RAdam as the recipe says, of the parameters that are trained."""
+    """Adam, AdamW or RAdam with the recipe's settings, over those of `parameters` that require gradients."""
     kinds: dict[str, type[torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -24,7 +24,10 @@ def build(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> tor
 
 
 def lr(step: int, steps: int, settings: config.Optimizer) -> float:
-    """The learning rate of optimizer step `step` (from 0) of `steps`: linear warm-up, then the decay."""
+    """The learning rate of optimizer step `step`, from 0, of `steps`.
+
+    A linear warm-up to settings.lr, then: cosine, to 0 at `steps`; rsqrt, lr sqrt(warmup / step); or constant.
+    """
     warmup = settings.warmup_steps
     if step < warmup:
         return settings.lr * (step + 1) / warmup

@@ -18,26 +18,30 @@ def generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Draws:
-    """How the noise, times and flips of a step are drawn, for the whole global batch, and shared out."""
+    """Draws the noise, times and flips of a step for the whole global batch, and deals them to the processes.
+
+    Sample j of the batch belongs to process j mod `world`, so that their number does not change the draws.
+    """
 
     seed: int
-    shape: tuple[int, ...]
-    batch: int  # global
-    micro: int
+    shape: tuple[int, ...]  # of one sample
+    batch: int  # samples of an optimizer step, summed over processes
+    micro: int  # samples at a time
     rank: int
-    world: int
-    P_mean: float
+    world: int  # processes
+    P_mean: float  # of ln(sigma_d tan t)
     P_std: float
     sigma_d: float
-    t_min: float
+    t_min: float  # radians; times outside of t_min to t_max are clamped
     t_max: float
-    flip: bool
+    flip: bool  # whether images are mirrored at random
 
     def step(self, purpose: str, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """z (b, ...), t (b,) float64, flip (b,) and chance (b, 3) of this process's micro-batches, in order.
+        """z (b, ...), t (b,) float64, flip (b,) bool and chance (b, 3) of this process's micro-batches, in order.
 
-        `chance` is uniform in [0, 1): what decides the guidance scale, whether the condition is dropped, and whether
-        those of the whole step are (the same in every row).
+        z ~ N(0, sigma_d^2); ln(sigma_d tan t) ~ N(P_mean, P_std^2), clamped; flip is true for half of the samples, or
+        for none. `chance` is uniform in [0, 1): column 0 decides the guidance scale, 1 whether the sample's condition
+        is dropped, 2 (the same in every row) whether those of the whole step are.
         """
         g = generator(self.seed, purpose, step)
         z = self.sigma_d * torch.randn(self.batch, *self.shape, generator=g)

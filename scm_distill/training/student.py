@@ -4,15 +4,14 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.schedules import native
 from scm_distill.models import lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
-from scm_distill.training.conditioning import on
 from scm_distill.training.networks import LoadedTeacher, autocast_dtype, keep_time_exact
 from scm_distill.training.randomness import generator
 
@@ -33,17 +32,30 @@ def kept_by_adapter(recipe: config.Recipe, prediction: str) -> bool:
 
 
 def new_student(
-    loaded: LoadedTeacher, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter
+    loaded: LoadedTeacher,
+    recipe: config.Recipe,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Cond,
+    report: Reporter,
+    device: torch.device | None = None,
 ) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked.
 
-    With lora.rank the copy is frozen, and the adapters in it are trainable.
+    It is made on `device`, by default the teacher's; never more than one parameter of it is elsewhere. With lora.rank
+    the copy is frozen, and the adapters in it are trainable. `x_t` (B, ...), `t` (B,) and `cond` are a probe.
     """
     teacher, F_teacher = loaded.teacher, loaded.F_teacher
-    device = next(F_teacher.parameters()).device
-    x_t, t, cond = x_t.to(device), t.to(device), on(cond, device)
-    kept: dict[int, Any] = {id(p): p for p in F_teacher.parameters() if shares(recipe)}
-    net, convention = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float(), teacher.convention
+    device = device or next(F_teacher.parameters()).device
+    x_t, t, cond = x_t.to(device), t.to(device), on_device(cond, device)
+    kept: dict[int, Any] = {}
+    for p in F_teacher.parameters():
+        if shares(recipe):
+            kept[id(p)] = p
+        elif p.device != device:
+            kept[id(p)] = nn.Parameter(p.detach().to(device), p.requires_grad)
+    net = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float().to(device)
+    convention = teacher.convention
     prediction = F_teacher.prediction
     # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
     gain = float(native(prediction, torch.tensor(loaded.t_max), F_teacher.sigma_d).a.abs())
@@ -57,15 +69,16 @@ def new_student(
         widths = {module.width for module in low_pass.filters(net)}
         low_pass.set_width(net, 0.0)
         told = teacher.family.guidance_input(low_pass.fold(net), convention)
-        assert told is not None  # open_parts has asked
+        assert told is not None  # load_teacher has asked
         net, convention = told
         low_pass.prepare(Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), x_t, t, cond)
         keep_time_exact(
             Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), recipe, x_t, t, cond, report
         )
         low_pass.set_width(net, max(widths, default=0.0))
-    F = Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, autocast_dtype(recipe), convention)
-    F.chunk = F_teacher.chunk
+    F = Network(
+        net, F_teacher.clock, prediction, F_teacher.sigma_d, autocast_dtype(recipe), convention, chunk=F_teacher.chunk
+    )
     settings = recipe.lora
     if settings.rank is None:
         return F.requires_grad_(True)

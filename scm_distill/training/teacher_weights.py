@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models.low_pass import Filtered
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
@@ -17,7 +17,11 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def quantize(network: Network, settings: config.Teacher, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> None:
-    """Narrow the weights of the products in place; the time path stays float32. Raises UserError where F suffers."""
+    """Narrow the weights of linear layers and convolutions to teacher.dtype, in place; the time path stays float32.
+
+    F is computed before and after on x_t (B, ...), t (B,) and cond. Raises UserError where it changes by more than
+    ALLOWED, or where the network does not run in bf16.
+    """
     if settings.dtype == "fp32":
         return
     if network.autocast is None:
@@ -49,7 +53,7 @@ def quantize(network: Network, settings: config.Teacher, x_t: Tensor, t: Tensor,
 
 
 def _to_int8(net: nn.Module, layers: Sequence[nn.Module]) -> None:
-    """One scale a row; products are made in bf16."""
+    """int8 weights with one scale a row, by torchao; products are made in bf16. Raises UserError without torchao."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
@@ -59,7 +63,7 @@ def _to_int8(net: nn.Module, layers: Sequence[nn.Module]) -> None:
 
 
 def offload(network: Network, device: torch.device, report: Reporter) -> None:
-    """Let the weights wait on the host, and be copied ahead of each layer's turn, by diffusers' own hooks."""
+    """Keep the weights in host memory, and copy those of each layer to `device` before it runs (diffusers' hooks)."""
     if device.type == "cpu":
         report.say("teacher: train.offload has nothing to move, the device is the host")
         return

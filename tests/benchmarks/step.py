@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ import torch
 
 from scm_distill import config
 from scm_distill.autodiff.attention import backend
-from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
+from scm_distill.autodiff.derivatives import Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
 from scm_distill.autodiff.dual import blocks
 from scm_distill.maths.clocks import FlowClock
+from scm_distill.maths.cond import Cond
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
@@ -108,8 +110,8 @@ class Bench:
         """The distillation step by `derivative`."""
 
         def run() -> None:
-            self.student.derivative = derivative
-            loss = self.objective(self.student, self.teacher, self.x_0, self.z, self.t, self.cond, 1)
+            student = partial(self.student, derivative=derivative)
+            loss = self.objective(student, self.teacher, self.x_0, self.z, self.t, self.cond, 1)
             self._end(loss.total)
 
         return run

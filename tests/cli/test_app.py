@@ -259,7 +259,7 @@ def test_recipes(cli: Cli, tmp_path: Path) -> None:
     assert cli("recipes", "copy", "digits").returncode == 0
     assert (tmp_path / "digits.yaml").read_text() == config.path_of("digits").read_text()
     assert cli("recipes", "copy", "digits").returncode == 2
-    schema = json.loads(cli("recipes", "schema").stdout)
+    schema = json.loads(cli("recipes", "schema", "--json").stdout)
     assert set(schema["properties"]) == {
         "teacher", "data", "guidance", "objective", "adapt", "optimizer", "train", "sampler", "export",
         "lora", "push",

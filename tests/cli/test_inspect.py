@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from scm_distill import config
 from scm_distill.cli.app import app
 from scm_distill.commands import inspect
+from scm_distill.commands.results import TangentCheck
 from scm_distill.errors import UserError
 from scm_distill.export.self_check import Checked
 
@@ -222,7 +223,7 @@ def test_the_verdict_follows_the_facts(
     if fault == "export":
         monkeypatch.setattr(inspect.self_check, "check", lambda *_: Checked(1.0, 1.0))
     else:
-        monkeypatch.setattr(inspect, "_tangent", lambda *_: {"exact": False, "why": "planted"})
+        monkeypatch.setattr(inspect, "_tangent", lambda *_: TangentCheck(False, None, None, "planted"))
     done = run(folder("sd15"), "--json")
     assert done.exit_code != 0 or json.loads(done.stdout)["verdict"] != "can be distilled"
 

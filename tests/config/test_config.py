@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scm_distill import config
+from scm_distill.config.settings_page import source_of
 from scm_distill.errors import UserError
 
 
@@ -47,3 +48,58 @@ def test_no_unknown_key_slips_through(section: str, key: str) -> None:
     if key not in known:
         with pytest.raises(UserError, match="unknown setting"):
             config.read("digits", [f"{section}.{key}=1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["train.micro_batch_size=48"], "train.batch_size 64 is no multiple of train.micro_batch_size 48"),
+        (["guidance.scale=[3, 3]"], "guidance.scale [3.0, 3.0] is no range from low to high"),
+        (
+            ["objective.tangent=difference", "train.precision=bf16"],
+            "objective.tangent=difference needs train.precision",
+        ),
+        (
+            ["objective.tangent=difference", "train.tf32=true"],
+            "objective.tangent=difference needs train.compile=off and",
+        ),
+        (["train.compile=blocks", "train.memory=lean"], "train.compile needs train.memory=fast or auto"),
+        (["train.compile=step", "train.shard=all"], "train.compile=step needs train.shard=off"),
+        (["teacher.dtype=bf16"], "teacher.dtype=bf16 needs train.precision=bf16"),
+        (["teacher.dtype=int8", "train.precision=bf16", "train.shard=all"], "train.shard=all cannot share out"),
+        (["train.shard=student", "train.offload=[ema]"], "train.shard shares out the EMA already"),
+        (["train.shard=all", "train.offload=[teacher]"], "train.offload=[teacher] and train.shard=all"),
+        (["push.repo=student"], "push.repo 'student' is no Hub id"),
+        (["guidance.dropout=0.1"], "guidance.dropout needs guidance.scale"),
+        (["lora.alpha=4"], "lora.alpha needs lora.rank"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_sentence(overrides: list[str], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.read("digits", overrides)
+    assert caught.value.problem.startswith(problem)
+    assert caught.value.problem.endswith(".")
+
+
+def test_parsing_leaves_its_input_alone() -> None:
+    content = {"teacher": {"repo": "a"}, "data": {"source": "b"}, "train": {"steps": 1, "batch_size": 2}}
+    assert config.parse(content, ["train.steps=5"]).train.steps == 5
+    assert content["train"] == {"steps": 1, "batch_size": 2}
+
+
+def test_the_settings_page_says_what_every_setting_does_and_where_its_default_comes_from() -> None:
+    page = config.settings_page()
+    for name, field in config.Recipe.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():
+            assert setting.description, f"{name}.{key}"
+            assert setting.is_required() or source_of(setting), f"{name}.{key}"
+            assert f"\n  {key}  " in page.partition(f"\n{name}: ")[2]
+    assert ".md" not in page
+    for line in (
+        "  betas  [number >= 0 and < 1, number >= 0 and < 1]  = [0.9, 0.99]",
+        "  micro_batch_size  integer > 0 | null  = null",
+        "  steps  integer > 0  required",
+        "  tangent  auto | jvp | difference  = auto",
+        "      source: paper, section 4.2",
+    ):
+        assert line in page.splitlines()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from safetensors import safe_open
 
 from scm_distill import config
 from scm_distill.errors import UserError
-from scm_distill.export import bundle
+from scm_distill.evaluation.metrics import block_features, frechet
+from scm_distill.export import bundle, t_mid
+from scm_distill.export.schedulers import Grid
 from scm_distill.progress import Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.stock_loop import seeded_noise
-from scm_distill.training import run
+from scm_distill.training import run, setup
 
 Exporter = Callable[..., tuple[run.Trained, bundle.Exported]]
 
@@ -51,7 +54,7 @@ def export(
             (out / part).mkdir(parents=True, exist_ok=True)
         recipe = config.read(str(path), overrides)
         (out / "config.yaml").write_text(config.dump(recipe))
-        trained = run.Training(recipe, out, None, Silent()).train()
+        trained = run.Run(setup.build(recipe, out, None, Silent())).train()
         return trained, bundle.write(trained, out / "export", Silent())
 
     return go
@@ -161,6 +164,46 @@ def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
         bundle.write(trained, exported.folder, Silent())
     assert sorted(p.name for p in exported.folder.iterdir()) == before
     assert not list(exported.folder.parent.glob("*.writing"))
+
+
+class Chosen(Exception):
+    """Raised with the grid that would be exported, before anything is written."""
+
+
+@pytest.mark.parametrize(
+    ("distances", "best"),
+    [((1, 2, 3), 0), ((3, 1, 2), 1), ((3, 2, 1), 2), ((math.inf, 5, 4), 2), ((math.inf, 5, math.inf), 1),
+     ((4, math.inf, 5), 0)],
+)  # fmt: skip
+def test_the_grid_with_the_smallest_distance_is_exported(
+    export: Exporter, distances: tuple[float, ...], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, exported = export()
+    grids = [Grid(1.5, t_mid) for t_mid in (0.7, 0.9, 1.2)]
+    by_time = {(grid.t_max, grid.t_mid): float(d) for grid, d in zip(grids, distances, strict=True)}
+
+    def fill(folder: object, trained: object, best: Grid, table: object, search: list[dict[str, float]], *_: object):
+        raise Chosen(best, search)
+
+    monkeypatch.setattr(bundle, "grids", lambda trained: grids)
+    monkeypatch.setattr(bundle, "_distance", lambda network, reference, eps, cond, times: by_time[times])
+    monkeypatch.setattr(bundle, "_table", lambda *args: [])
+    monkeypatch.setattr(bundle, "fill", fill)
+    with pytest.raises(Chosen) as caught:
+        bundle.write(trained, exported.folder, Silent())
+    chosen, search = caught.value.args
+    assert chosen == grids[best]
+    assert [(row["t_mid"], row["distance"]) for row in search] == [(t[1], d) for t, d in by_time.items()]
+
+
+def test_samples_that_are_not_finite_are_infinitely_far(export: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, _ = export()
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    reference = block_features(torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+    for sampled, finite in ((x, True), (x / 0, False), (torch.full_like(x, math.nan), False)):
+        monkeypatch.setattr(t_mid, "sample", lambda *args, sampled=sampled: sampled)
+        distance = t_mid._distance(trained.student, reference, x[None], {}, (1.5, 1.1))
+        assert distance == (pytest.approx(frechet(reference, block_features(x))) if finite else math.inf)
 
 
 def test_what_is_no_student_is_refused(make_teacher: TeacherMaker, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from scm_distill.export import bundle
 from scm_distill.export.lora import FILE
 from scm_distill.progress import Silent
 from scm_distill.publish import card
-from scm_distill.training import run
+from scm_distill.training import run, setup
 
 Exported = Callable[[str], tuple[Path, dict[str, Any], list[str]]]
 
@@ -65,7 +65,7 @@ def export(name: str, folder: Path) -> tuple[Path, dict[str, Any], list[str]]:
     path.write_text(RECIPE.format(teacher=folder / "teacher", call=json.dumps(family.call), prompts=prompts))
     for part in ("samples", "checkpoints"):
         (out / part).mkdir(parents=True)
-    trained = run.Training(config.read(str(path)), out, None, report).train()
+    trained = run.Run(setup.build(config.read(str(path)), out, None, report)).train()
     bundle.write(trained, out / "export", report)
     facts = json.loads((out / "export" / "scm_distill.json").read_text())["lora"]
     return folder, facts, report.said

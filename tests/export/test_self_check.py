@@ -61,7 +61,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
                 "export": {"t_mid": [1.1]},
             }
         )
-        loaded = networks.open_parts(recipe)
+        loaded = networks.load_teacher(recipe)
         reading = loaded.teacher.reading
         ids: list[Any] = ["a cat"] if family.conditions == "prompt" else [1]
         conditions = teachers.record(

@@ -85,8 +85,10 @@ def test_the_width_found_is_the_widest_within_the_tolerance() -> None:
     assert [layer.width for layer in low_pass.filters(F.net)] == [0.0]
 
 
-@pytest.mark.parametrize("sigma_d", [0.5, 1.0])
-@pytest.mark.parametrize("t_mid", [0.4, 1.1])
+@pytest.mark.parametrize(
+    ("t_mid", "sigma_d"),
+    [(1.1, 0.5), *(pytest.param(*case, marks=pytest.mark.wide) for case in [(0.4, 0.5), (0.4, 1.0), (1.1, 1.0)])],
+)
 def test_reclocking_is_exact_at_the_two_sampling_times(t_mid: float, sigma_d: float) -> None:
     F = network(sigma_d, width=20.0)
     t_max = min(math.atan(80 / sigma_d), F.clock.t_max)

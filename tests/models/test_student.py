@@ -1,5 +1,7 @@
 """The TrigFlow form of a native denoiser."""
 
+import math
+
 import pytest
 import torch
 from conftest import tiny_net
@@ -8,7 +10,7 @@ from scm_distill.autodiff.forward_ad import jvp
 from scm_distill.maths.clocks import DiscreteSchedule
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
-from scm_distill.models.student import Student
+from scm_distill.models.student import Student, Weight
 
 BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
@@ -47,3 +49,22 @@ def test_the_weight_starts_at_zero_and_depends_on_t_only(adaptive: bool) -> None
         (*_, w), (*_, again) = student(x, t, {}), student(0 * x, t, {})
         assert torch.equal(w, again)
         assert len(w.unique()) == 3
+
+
+def test_w_phi_is_linear_in_the_sines_and_cosines_of_a_quarter_of_ln_tan_t() -> None:
+    weight = Weight(3)
+    a, b, bias = [0.7, -0.2, 0.4], [0.1, 0.5, -0.9], 0.25
+    with torch.no_grad():
+        weight.linear.weight.copy_(torch.tensor([a + b]))
+        weight.linear.bias.fill_(bias)
+    times = [0.05, 0.8, 1.2, 1.56]
+    expected = []
+    for t in times:
+        c_noise = math.log(math.tan(t)) / 4
+        phases = [0.5 * c_noise, 1.0 * c_noise, 1.5 * c_noise]
+        expected.append(bias + sum(s * math.sin(p) + c * math.cos(p) for s, c, p in zip(a, b, phases, strict=True)))
+    assert weight(torch.tensor(times).double()).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_w_phi_has_sixteen_frequencies_from_a_half_to_eight() -> None:
+    assert Weight().frequencies.tolist() == [0.5 * i for i in range(1, 17)]

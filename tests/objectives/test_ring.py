@@ -1,8 +1,9 @@
-"""Eight Gaussians on a ring: the exact score teaches, the exact ODE endpoint judges. About 25 s of one core."""
+"""Eight Gaussians on a ring: the exact score teaches, the exact ODE endpoint judges."""
 
 import itertools
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,6 @@ RADIUS = math.sqrt(2 * (SIGMA_D**2 - MODE**2))  # so that the data's standard de
 CENTRES = RADIUS * torch.stack(
     [torch.tensor([math.cos(a), math.sin(a)]) for a in torch.arange(8).tolist() for a in [a * math.pi / 4]]
 )
-STEPS, BATCH = 2000, 256
 
 
 def teacher(x: Tensor, t: Tensor, cond: object = None) -> Tensor:
@@ -68,7 +68,10 @@ class MLP(nn.Module):
         return self.last(silu(h))
 
 
-def test_one_step_lands_on_the_exact_endpoint() -> None:
+@pytest.mark.parametrize(
+    ("STEPS", "BATCH", "allowed"), [(400, 128, 0.25), pytest.param(2000, 256, 0.06, marks=pytest.mark.wide)]
+)
+def test_one_step_lands_on_the_exact_endpoint(STEPS: int, BATCH: int, allowed: float) -> None:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         student = MLP()
@@ -99,4 +102,4 @@ def test_one_step_lands_on_the_exact_endpoint() -> None:
     with torch.no_grad():
         x_0 = t.cos()[:, None] * x_T - t.sin()[:, None] * SIGMA_D * student(x_T / SIGMA_D, t)
     rmse = float((x_0 - endpoint(x_T, start)).square().mean().sqrt()) / SIGMA_D
-    assert rmse <= 0.06, rmse
+    assert rmse <= allowed, rmse

@@ -1,8 +1,7 @@
 """Algorithm 1 against the case solved on paper, against its hand-computed gradient, and with bugs planted in it."""
 
-import inspect
-import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import analytic
@@ -12,8 +11,8 @@ from analytic import LINEAR, as_F, ode_endpoint, posterior_mean, through_native
 
 from scm_distill.autodiff import derivatives, rules
 from scm_distill.maths import clocks, schedules, tangent, trigflow
-from scm_distill.maths.schedules import Prediction
-from scm_distill.objectives import scm
+from scm_distill.maths.schedules import Parameterization, Prediction
+from scm_distill.objectives import Loss, scm
 
 B = 64
 
@@ -43,74 +42,137 @@ def test_the_solution_has_no_tangent(prediction: Prediction, sigma_d: float) -> 
     assert residual(student, teacher, sigma_d) < 1e-9
 
 
-def mutant(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
-    """`module` with one place of its source changed."""
-    source = inspect.getsource(module)
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {module.__name__}"
-    changed = types.ModuleType(module.__name__)
-    changed.__dict__.update({"__file__": module.__file__})
-    exec(compile(source.replace(old, new), module.__name__, "exec"), changed.__dict__)
-    return changed
+Change = Callable[..., torch.Tensor]
 
 
+def objective_call(
+    x: Change = lambda x_t, sigma_d: x_t / sigma_d,
+    v: Change = lambda dxdt, sigma_d: dxdt / sigma_d,
+    time: Change = lambda t: t,
+    dxdt: Change = lambda F, x_0, z, t, sigma_d: sigma_d * F,
+    difference: Change = lambda F_theta, F_minus, g: F_theta - F_minus - g,
+    loss: Change = lambda error, w_phi, D: (w_phi.exp() * error - w_phi).mean(),
+) -> Callable[..., Loss]:
+    """`Objective.__call__` written out for velocity "teacher"; each argument is one place of it, to be made wrong."""
+
+    def call(self, student, F_teacher, x_0, z, t, cond, step) -> Loss:
+        x_t = trigflow.diffuse(x_0, z, t)
+        with torch.no_grad():
+            velocity = dxdt(F_teacher(x_t / self.sigma_d, time(t), cond), x_0, z, t, self.sigma_d)
+        F_theta, cs_dF, w_phi = student(x(x_t, self.sigma_d), t, cond, v(velocity, self.sigma_d))
+        F_minus = F_theta.detach()
+        r = scm.warmup(step, self.warmup_steps)
+        raw = scm.tangent(F_minus, cs_dF, x_t, velocity, t, sigma_d=self.sigma_d, r=r)
+        g = scm.normalize(raw, self.c, self.normalization)
+        error = difference(F_theta, F_minus, g).square().flatten(1).mean(1)
+        rms = (tangent.norm(n, "rms") for n in (raw, cs_dF, F_minus - velocity / self.sigma_d))
+        return Loss(loss(error, w_phi, g[0].numel()), t, *rms)
+
+    return call
+
+
+def test_the_objective_is_the_one_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the bugs that are planted in the copy would say nothing about the original."""
+    expected, solved = gradients(), residual(as_F(ode_endpoint, 0.5), as_F(posterior_mean, 0.5), 0.5)
+    monkeypatch.setattr(scm.Objective, "__call__", objective_call())
+    for copied, original in zip(gradients()[0], expected[0], strict=True):
+        assert torch.equal(copied, original)
+    assert residual(as_F(ode_endpoint, 0.5), as_F(posterior_mean, 0.5), 0.5) == solved
+
+
+def tangent_of(
+    r_sign: float = 1, x: float = 1, dF: Change = lambda s: s, F: Change = lambda s: s, power: int = 2
+) -> Change:
+    """`tangent` written out; with the defaults it is right."""
+
+    def wrong(F_minus, cs_dF, x_t, dxdt, t, *, sigma_d: float, r: float) -> torch.Tensor:
+        t = trigflow.like(t, x_t)
+        first = -(t.cos() ** power) * (F(sigma_d) * F_minus - dxdt)
+        return first - r_sign * r * (x * t.cos() * t.sin() * x_t + dF(sigma_d) * cs_dF)
+
+    return wrong
+
+
+def direction_of(v_by: Change, t_by: Change) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """`direction` with these factors in place of cos t sin t."""
+    return lambda t, v: (trigflow.like(v_by(t), v) * v, t_by(t))
+
+
+def cs(t: torch.Tensor) -> torch.Tensor:
+    return t.cos() * t.sin()
+
+
+# The place of each function that is replaced, and the wrong one.
+TANGENT, WARMUP, NORMALIZE = (scm, "tangent"), (scm, "warmup"), (scm, "normalize")
+DIRECTION, CALL = (derivatives, "direction"), (scm.Objective, "__call__")
 BUGS = {
-    "sign of the r-term flipped": (tangent, "- r * (t.cos()", "+ r * (t.cos()"),
-    "r stuck at 0": (tangent, "min(1.0, step / H)", "0.0 * step * H"),
-    "r = 0.9": (tangent, "min(1.0, step / H)", "0.9 * min(1.0, step / H)"),
-    "x_t dropped": (tangent, "t.cos() * t.sin() * x_t + ", ""),
-    "sigma_d missing before dF/dt": (tangent, "x_t + sigma_d * cs_dF", "x_t + cs_dF"),
-    "cos instead of cos squared": (tangent, "-t.cos().square() *", "-t.cos() *"),
-    "sigma_d missing before F": (tangent, "(sigma_d * F_minus - dxdt)", "(F_minus - dxdt)"),
-    "cos t sin t missing from the tangents": (derivatives, "cs = t.cos() * t.sin()", "cs = torch.ones_like(t)"),
-    "cos t sin t twice": (derivatives, "cs = t.cos() * t.sin()", "cs = (t.cos() * t.sin()).square()"),
-    "only cos t": (derivatives, "cs = t.cos() * t.sin()", "cs = t.cos()"),
-    "time tangent 0": (derivatives, ".to(v.dtype) * v, cs", ".to(v.dtype) * v, 0 * cs"),
-    "x tangent 0": (derivatives, ".to(v.dtype) * v, cs", ".to(v.dtype) * 0 * v, cs"),
-    "x tangent not divided by sigma_d": (scm, "t, cond, dxdt / sigma_d)", "t, cond, dxdt)"),
-    "teacher velocity without sigma_d": (scm, "dxdt = sigma_d * F_teacher", "dxdt = F_teacher"),
-    "sign of the teacher velocity": (scm, "dxdt = sigma_d * F_teacher", "dxdt = -sigma_d * F_teacher"),
-    "teacher at another time": (scm, "F_teacher(x_t / sigma_d, t, cond)", "F_teacher(x_t / sigma_d, 0.9 * t, cond)"),
-    "teacher in t / (pi / 2)": (scm, "F_teacher(x_t / sigma_d, t, cond)", "F_teacher(x_t / sigma_d, t / 1.5708, cond)"),
-    "student input not divided by sigma_d": (scm, "student(x_t / sigma_d, t,", "student(x_t, t,"),
-    "velocity of the pair": (scm, 'self.velocity == "teacher"', 'self.velocity == "pair"'),
-}
-READING_BUGS = {
-    "sigma_d forgotten in the time map": (
-        clocks,
-        ".sqrt(), sigma_d * bar.clamp_min(0).sqrt())",
-        ".sqrt(), bar.clamp_min(0).sqrt())",
+    "sign of the r-term flipped": (TANGENT, tangent_of(r_sign=-1)),
+    "r stuck at 0": (WARMUP, lambda step, H: 0.0),
+    "r = 0.9": (WARMUP, lambda step, H: 0.9 * min(1.0, step / H)),
+    "x_t dropped": (TANGENT, tangent_of(x=0)),
+    "sigma_d missing before dF/dt": (TANGENT, tangent_of(dF=lambda sigma_d: 1.0)),
+    "cos instead of cos squared": (TANGENT, tangent_of(power=1)),
+    "sigma_d missing before F": (TANGENT, tangent_of(F=lambda sigma_d: 1.0)),
+    "cos t sin t missing from the tangents": (DIRECTION, direction_of(torch.ones_like, torch.ones_like)),
+    "cos t sin t twice": (DIRECTION, direction_of(lambda t: cs(t).square(), lambda t: cs(t).square())),
+    "only cos t": (DIRECTION, direction_of(torch.cos, torch.cos)),
+    "time tangent 0": (DIRECTION, direction_of(cs, torch.zeros_like)),
+    "x tangent 0": (DIRECTION, direction_of(torch.zeros_like, cs)),
+    "x tangent not divided by sigma_d": (CALL, objective_call(v=lambda dxdt, sigma_d: dxdt)),
+    "teacher velocity without sigma_d": (CALL, objective_call(dxdt=lambda F, x_0, z, t, sigma_d: F)),
+    "sign of the teacher velocity": (CALL, objective_call(dxdt=lambda F, x_0, z, t, sigma_d: -sigma_d * F)),
+    "teacher at another time": (CALL, objective_call(time=lambda t: 0.9 * t)),
+    "teacher in t / (pi / 2)": (CALL, objective_call(time=lambda t: t / 1.5708)),
+    "student input not divided by sigma_d": (CALL, objective_call(x=lambda x_t, sigma_d: x_t)),
+    "velocity of the pair": (
+        CALL,
+        objective_call(dxdt=lambda F, x_0, z, t, sigma_d: trigflow.pair_velocity(x_0, z, t)),
     ),
-    "epsilon without its skip": (schedules, "a, b = 1 / c, -s / (sigma_d * c)", "a, b = 1 / c, 0 * s"),
-    "epsilon read as v": (schedules, "a, b = 1 / c, -s / (sigma_d * c)", "a, b = rho, 0 * s"),
-    "input not scaled": (schedules, "return like(self.rho, x_t).to(x_t.dtype) * x_t", "return x_t"),
-    "nearest index": (clocks, "return self._index(t)", "return self._index(t).detach().round()"),
 }
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_the_oracle_sees_planted_bugs(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, old, new = BUGS[bug]
-    changed = mutant(module, old, new)
-    if module is scm:
-        monkeypatch.setattr(scm, "Objective", changed.Objective)
-    elif module is derivatives:
-        monkeypatch.setattr(derivatives, "tangent_pass", changed.tangent_pass)
-    else:
-        monkeypatch.setattr(scm, "tangent", changed.tangent)
-        monkeypatch.setattr(scm, "warmup", changed.warmup)
+    place, wrong = BUGS[bug]
+    monkeypatch.setattr(*place, wrong)
     assert residual(as_F(ode_endpoint, 0.5), as_F(posterior_mean, 0.5), 0.5) > 1e-2
+
+
+def test_the_written_out_tangent_and_direction_are_right_where_nothing_is_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(*TANGENT, tangent_of())
+    monkeypatch.setattr(*DIRECTION, direction_of(cs, cs))
+    assert residual(as_F(ode_endpoint, 0.5), as_F(posterior_mean, 0.5), 0.5) < 1e-9
+
+
+def linear_index(t: torch.Tensor, sigma_d: float) -> torch.Tensor:
+    return clocks.DiscreteSchedule(LINEAR, sigma_d).network_time(t)
+
+
+def without_skip(prediction: Prediction, t: torch.Tensor, sigma_d: float) -> Parameterization:
+    form = schedules.native(prediction, t, sigma_d)
+    return replace(form, b=0 * form.b)
+
+
+def epsilon_as_v(prediction: Prediction, t: torch.Tensor, sigma_d: float) -> Parameterization:
+    rho = schedules.native(prediction, t, sigma_d).rho
+    return Parameterization(rho, rho, 0 * rho)
+
+
+# The native network goes by the true schedule; only the reading of it is wrong.
+READING_BUGS = {
+    "sigma_d forgotten in the time map": (analytic, "native_time", lambda _, t, sigma_d: linear_index(t, 1.0)),
+    "epsilon without its skip": (analytic, "native", without_skip),
+    "epsilon read as v": (analytic, "native", epsilon_as_v),
+    "input not scaled": (Parameterization, "scale", lambda self, x_t: x_t),
+    "nearest index": (analytic, "native_time", lambda _, t, sigma_d: linear_index(t, sigma_d).detach().round()),
+}
 
 
 @pytest.mark.parametrize("bug", READING_BUGS)
 def test_the_oracle_sees_bugs_in_the_reading(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, *change = READING_BUGS[bug]
-    changed = mutant(module, *change)
-    # The native network goes by the true schedule; only the reading is wrong.
-    if module is schedules:
-        monkeypatch.setattr(analytic, "native", changed.native)
-    else:
-        schedule = changed.DiscreteSchedule
-        monkeypatch.setattr(analytic, "native_time", lambda _, t, s: schedule(LINEAR, s).network_time(t))
+    monkeypatch.setattr(*READING_BUGS[bug])
     wrong = residual(through_native("epsilon", ode_endpoint, 0.5), through_native("epsilon", posterior_mean, 0.5), 0.5)
     assert wrong > 1e-2
 
@@ -168,23 +230,19 @@ def test_the_gradient_is_the_one_computed_by_hand(velocity: str, normalization: 
 
 
 LOSS_BUGS = {
-    "g -> -g": (scm, "F_theta - F_minus - g)", "F_theta - F_minus + g)"),
-    "stop-gradient missing": (scm, "F_theta - F_minus - g)", "F_minus - F_theta - g)"),
-    "norm over the whole batch": (tangent, "(like(norm(g, kind), g) + c)", "(g.square().mean().sqrt() + c)"),
-    "no normalization": (tangent, "return g / (like(norm(g, kind), g) + c)", "return g"),
-    "weight without exponential": (scm, "(w_phi.exp() * error", "(w_phi * error"),
-    "D divided twice": (scm, ".square().flatten(1).mean(1)", ".square().flatten(1).mean(1) / g[0].numel()"),
+    "g -> -g": (CALL, objective_call(difference=lambda F_theta, F_minus, g: F_theta - F_minus + g)),
+    "stop-gradient missing": (CALL, objective_call(difference=lambda F_theta, F_minus, g: F_minus - F_theta - g)),
+    "norm over the whole batch": (NORMALIZE, lambda g, c, kind: g / (g.square().mean().sqrt() + c)),
+    "no normalization": (NORMALIZE, lambda g, c, kind: g),
+    "weight without exponential": (CALL, objective_call(loss=lambda error, w, D: (w * error - w).mean())),
+    "D divided twice": (CALL, objective_call(loss=lambda error, w, D: (w.exp() * error / D - w).mean())),
 }
 
 
 @pytest.mark.parametrize("bug", LOSS_BUGS)
 def test_the_hand_gradient_sees_planted_bugs(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, old, new = LOSS_BUGS[bug]
-    changed = mutant(module, old, new)
-    if module is scm:
-        monkeypatch.setattr(scm, "Objective", changed.Objective)
-    else:
-        monkeypatch.setattr(scm, "normalize", changed.normalize)
+    place, wrong = LOSS_BUGS[bug]
+    monkeypatch.setattr(*place, wrong)
     pairs = zip(*gradients(), strict=True)
     assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in pairs)
 

@@ -78,7 +78,7 @@ def _export(teacher: Path, out: Path) -> Export:
             "export": {"t_mid": [1.1]},
         }
     )
-    parts = networks.open_parts(recipe)
+    parts = networks.load_teacher(recipe)
     reading, conditions = parts.teacher.reading, None
     if reading is not None:
         conditions = teachers.record(

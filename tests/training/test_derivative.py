@@ -41,8 +41,7 @@ def trial(net: torch.nn.Module | None = None, dtype: torch.dtype | None = None, 
     if net is None:
         low_pass.prepare(network, x, t, {})
         low_pass.set_width(network.net, width)
-    network.autocast = dtype
-    student = Student(network, adaptive=True)
+    student = Student(network.with_autocast(dtype), adaptive=True)
     return Trial(student, student, x, t, {}, v)
 
 
@@ -188,9 +187,9 @@ def test_what_autocast_costs_one_pass_is_no_reason_against_it(recipe: Any) -> No
 
 def test_gradients_of_other_parameters_are_apart() -> None:
     a = [torch.ones(2), torch.ones(3)]
-    assert derivative._relative_difference(a, a) == 0
-    assert derivative._relative_difference([torch.ones(2), 2 * torch.ones(3)], a) == pytest.approx(0.6**0.5)
-    assert derivative._relative_difference(a, a[:1]) != derivative._relative_difference(a, a[:1])
+    assert derivative._gradient_difference(a, a) == 0
+    assert derivative._gradient_difference([torch.ones(2), 2 * torch.ones(3)], a) == pytest.approx(0.6**0.5)
+    assert derivative._gradient_difference(a, a[:1]) != derivative._gradient_difference(a, a[:1])
 
 
 def test_a_backward_that_fails_on_trial_leaves_no_gradient(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:

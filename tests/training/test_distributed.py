@@ -20,7 +20,7 @@ from teachers.conftest import FolderOf
 
 from scm_distill import config
 from scm_distill.progress import Silent
-from scm_distill.training import run
+from scm_distill.training import run, setup
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the pipelines, and of FSDP2 about views
 
@@ -30,14 +30,14 @@ gc.disable()  # while half a million objects are imported
 import json, sys, torch
 from pathlib import Path
 from scm_distill import config
-from scm_distill.training import loop
-from scm_distill.training.report import Silent
+from scm_distill.progress import Silent
+from scm_distill.training import run, setup
 
 gc.enable()
 torch.set_num_threads(1)
 for recipe, out, resume, overrides in json.loads(Path("jobs.json").read_text()):
     start = Path(resume) if resume else None
-    loop.Training(config.read(recipe, overrides), Path(out), start, Silent()).train()
+    run.Run(setup.build(config.read(recipe, overrides), Path(out), start, Silent())).train()
 """
 TAIL = """
 objective: {tangent: jvp, warmup_steps: 4}
@@ -72,7 +72,8 @@ def job(recipe: str, out: str, *overrides: str, resume: str = "") -> Job:
 
 def alone(job: Job) -> None:
     recipe, out, resume, overrides = job
-    run.Training(config.read(recipe, overrides), Path(out), Path(resume) if resume else None, Silent()).train()
+    made = setup.build(config.read(recipe, overrides), Path(out), Path(resume) if resume else None, Silent())
+    run.Run(made).train()
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def go(tmp_path: Path, teacher_of: TeacherOf) -> Go:
             },
             overrides,
         )
-        parts = networks.assemble(recipe, teacher or teacher_of(name, **recipe.teacher.call))
+        parts = networks.load_teacher(recipe, teacher=teacher or teacher_of(name, **recipe.teacher.call))
         return latent_files.prepare(recipe, parts, tmp_path / "run", Accelerator(cpu=True), Silent())
 
     return prepared
@@ -169,8 +169,10 @@ def test_other_samples_are_drawn_anew(override: str, go: Go, monkeypatch: pytest
 )
 @pytest.mark.usefixtures("keep")
 def test_other_conditions_are_recorded_anew(override: str, go: Go) -> None:
-    before = {file.name for file in go("sd15", "guidance.scale=3").given.conditions.files}
-    assert before.isdisjoint(file.name for file in go("sd15", "guidance.scale=3", override).given.conditions.files)
+    before = {file.name for file in go("sd15", "guidance.scale=3").conditioning.conditions.files}
+    assert before.isdisjoint(
+        file.name for file in go("sd15", "guidance.scale=3", override).conditioning.conditions.files
+    )
 
 
 @pytest.mark.usefixtures("keep")

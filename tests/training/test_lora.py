@@ -18,9 +18,9 @@ from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
 from scm_distill.models import lora, low_pass
 from scm_distill.progress import Silent
-from scm_distill.training import checkpoint, derivative, networks, run
+from scm_distill.training import checkpoint, derivative, networks, setup
 
-Start = Callable[..., run.Training]
+Start = Callable[..., setup.Setup]
 LAYERS = "lora.targets=[to_q, to_k, to_v, to_out.0, conv1, conv2, conv_out, time_emb_proj]"
 
 
@@ -28,7 +28,7 @@ LAYERS = "lora.targets=[to_q, to_k, to_v, to_out.0, conv1, conv2, conv_out, time
 def start(tmp_path_factory: pytest.TempPathFactory, make_teacher: TeacherMaker, recipe_of: Callable[..., str]) -> Start:
     teacher, folder = make_teacher(), tmp_path_factory.mktemp("adapters")
 
-    def go(name: str, *overrides: str, resume: str | None = None) -> run.Training:
+    def go(name: str, *overrides: str, resume: str | None = None) -> setup.Setup:
         path, out = folder / "recipe.yaml", folder / name
         path.write_text(recipe_of(teacher))
         for part in ("samples", "checkpoints"):
@@ -43,13 +43,13 @@ def start(tmp_path_factory: pytest.TempPathFactory, make_teacher: TeacherMaker, 
             "optimizer.warmup_steps=0",
         )
         recipe = config.read(str(path), (*settings, *overrides))
-        return run.Training(recipe, out, checkpoint.find(resume, out) if resume else None, Silent())
+        return setup.build(recipe, out, checkpoint.find(resume, out) if resume else None, Silent())
 
     return go
 
 
 @pytest.fixture(scope="module")
-def begun(start: Start) -> run.Training:
+def begun(start: Start) -> setup.Setup:
     """At step 0; to look at only."""
     return start("begun")
 
@@ -58,21 +58,21 @@ def losses(out: Path) -> list[Any]:
     return [x for x in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "loss" in x]
 
 
-def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: run.Training) -> None:
+def test_the_student_starts_as_the_teacher_and_shares_its_weights(begun: setup.Setup) -> None:
     x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.4, 1.3]).double()
-    assert begun.network.prediction == "epsilon"  # an adapter keeps it
+    assert begun.state.student.network.prediction == "epsilon"  # an adapter keeps it
     with torch.no_grad():
-        assert torch.equal(begun.network(x, t, {}), begun.F_teacher(x, t, {}))
-    trained = {name for name, p in begun.network.named_parameters() if p.requires_grad}
-    assert trained == {name for name, _ in begun.network.named_parameters() if "lora_" in name}
-    of_teacher = {id(p) for p in begun.F_teacher.parameters()}
-    for module in (begun.network, begun.ema.module.network):
+        assert torch.equal(begun.state.student.network(x, t, {}), begun.loaded.F_teacher(x, t, {}))
+    trained = {name for name, p in begun.state.student.network.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in begun.state.student.network.named_parameters() if "lora_" in name}
+    of_teacher = {id(p) for p in begun.loaded.F_teacher.parameters()}
+    for module in (begun.state.student.network, begun.state.ema.module.network):
         assert {id(p) for name, p in module.named_parameters() if "lora_" not in name} == of_teacher
 
 
 @pytest.mark.parametrize("memory", ["fast", "lean"])
-def test_one_pass_gives_the_gradient_of_two(begun: run.Training, memory: Any) -> None:
-    student, g = copy.deepcopy(begun.whole.student), torch.Generator().manual_seed(0)
+def test_one_pass_gives_the_gradient_of_two(begun: setup.Setup, memory: Any) -> None:
+    student, g = copy.deepcopy(begun.state.student), torch.Generator().manual_seed(0)
     for _, layer in lora.adapters(student.network.net):
         torch.nn.init.normal_(layer.lora_B[lora.NAME].weight, std=0.1, generator=g)
     x, v = torch.randn(2, 2, 1, 8, 8, generator=g)
@@ -85,19 +85,19 @@ def test_one_pass_gives_the_gradient_of_two(begun: run.Training, memory: Any) ->
     assert sum(float(gradient.norm()) for gradient in one[2]) > 0.1
 
 
-def test_the_plan_counts_what_is_trained(begun: run.Training) -> None:
+def test_the_plan_counts_what_is_trained(begun: setup.Setup) -> None:
     step = begun.planner.estimate(begun.recipe, begun.memory).phases["optimizer step"]
-    trained = sum(p.nbytes for p in begun.network.parameters() if p.requires_grad)
+    trained = sum(p.nbytes for p in begun.state.student.network.parameters() if p.requires_grad)
     assert (step["gradients"], step["optimizer"]) == (trained, 2 * trained)
     assert step["student"] == step["ema"] == pytest.approx(trained, rel=0.01)  # and a few buffers
 
 
 def test_a_new_output_is_fitted_through_the_adapter(start: Start) -> None:
     training = start("v", "adapt.output=v_prediction")
-    assert training.network.prediction == "v_prediction"
-    average = dict(training.ema.module.network.named_parameters())
+    assert training.state.student.network.prediction == "v_prediction"
+    average = dict(training.state.ema.module.network.named_parameters())
     stock = teachers.load(training.recipe.teacher.repo).net.state_dict()
-    for name, p in training.network.named_parameters():
+    for name, p in training.state.student.network.named_parameters():
         assert torch.equal(p, average[name])
         if "lora_B" in name:
             assert p.any()
@@ -107,9 +107,9 @@ def test_a_new_output_is_fitted_through_the_adapter(start: Start) -> None:
 
 def test_only_the_adapter_moves_and_is_saved_and_resumes_bit_for_bit(start: Start) -> None:
     training = start("run")
-    before = {name: p.clone() for name, p in training.network.named_parameters()}
+    before = {name: p.clone() for name, p in training.state.student.network.named_parameters()}
     whole = training.train()
-    after = dict(training.network.named_parameters())
+    after = dict(training.state.student.network.named_parameters())
     still = {name for name, p in before.items() if torch.equal(p, after[name])}
     assert still == {name for name in before if "lora_" not in name}
     for name in ("student", "ema"):
@@ -162,4 +162,4 @@ def test_an_adapter_has_no_layer_that_is_told_the_guidance_scale(fresh: Any) -> 
     content = {"teacher": {"repo": "none"}, "data": {"source": "none"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = config.parse(content, ["lora.rank=2", "guidance.scale=[2, 8]"])
     with pytest.raises(UserError, match="a range of guidance scales by a layer of its own"):
-        networks.assemble(recipe, fresh("sd15"))
+        networks.load_teacher(recipe, teacher=fresh("sd15"))

@@ -222,7 +222,7 @@ def prepare(recipe: Path, out: Path, *overrides: str) -> dict[str, torch.Tensor]
     """The latents of a run that has not begun yet."""
     settings = config.read(str(recipe), overrides)
     out.mkdir(exist_ok=True)
-    latent_files.prepare(settings, networks.open_parts(settings), out, Accelerator(cpu=True), Silent())
+    latent_files.prepare(settings, networks.load_teacher(settings), out, Accelerator(cpu=True), Silent())
     return load_file(out / latent_files.FILE)
 
 
@@ -426,7 +426,7 @@ def origin(name: str, kind: str, teacher: Make, folder: Path) -> source.DataSour
             "train": {"steps": 1, "batch_size": 1},
         }
     )  # fmt: skip
-    return source.origin(settings, networks.load_teacher(settings))
+    return source.open_source(settings, networks.load_teacher(settings).teacher)
 
 
 def test_an_image_teacher_with_the_vae_of_a_video_one_takes_images(teacher: Make, tmp_path: Path) -> None:

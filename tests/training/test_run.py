@@ -16,7 +16,7 @@ from scm_distill import config
 from scm_distill.autodiff import dual
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
-from scm_distill.training import checkpoint, signals
+from scm_distill.training import checkpoint, setup, signals
 from scm_distill.training import run as training_run
 
 Run = Callable[..., tuple[training_run.Trained, Path]]
@@ -59,7 +59,8 @@ def run(tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         start = checkpoint.find(resume, out) if resume else None
-        return training_run.Training(config.read(str(path), overrides), out, start, listener or Silent()).train(), out
+        made = setup.build(config.read(str(path), overrides), out, start, listener or Silent())
+        return training_run.Run(made).train(), out
 
     return go
 
@@ -108,9 +109,12 @@ def test_resuming_from_an_older_checkpoint_takes_its_steps_again(run: Run) -> No
 
 
 def test_the_newest_checkpoint_of_a_copied_run_is_the_one_written_last(tmp_path: Path) -> None:
+    recipe = config.read("digits")
     for step, written in ((4, 1), (2, 2)):  # resumed from an older one: step 2 is newer than step 4
         (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
-        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text(json.dumps({"written": written}))
+        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text(
+            checkpoint.state_at(step, 1.0, (), recipe).model_copy(update={"written": written}).line()
+        )
     os.utime(tmp_path / "checkpoints" / "step-2", (0, 0))
     assert checkpoint.find("auto", tmp_path) == tmp_path / "checkpoints" / "step-2"
 
@@ -122,12 +126,19 @@ def test_the_average_is_what_the_checkpoint_holds_and_what_is_exported(run: Run)
         assert torch.equal(p, shadow[f"network.{name}"])
 
 
-def test_accumulation_does_not_change_the_losses(run: Run) -> None:
-    _, whole = run("whole")
-    _, parts = run("parts", "train.micro_batch_size=2")
-    for a, b in zip(lines(whole), lines(parts), strict=True):
-        if "loss" in a:
-            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+@pytest.mark.parametrize("micro", [1, 2])
+def test_micro_batches_give_the_losses_and_the_gradient_of_the_whole_batch(run: Run, micro: int) -> None:
+    short = ("train.steps=2", "adapt.prefit_steps=1")
+    _, whole = run("whole", *short)
+    _, parts = run("parts", *short, f"train.micro_batch_size={micro}")
+    pairs = [(a, b) for a, b in zip(lines(whole), lines(parts), strict=True) if "loss" in a]
+    assert len(pairs) == 2
+    for a, b in pairs:
+        assert a["lr"] == b["lr"]
+        for name in ("loss", "grad_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+        for name in ("tangent", "derivative", "gap"):
+            assert a[name] == [x if x is None else pytest.approx(x, rel=1e-3) for x in b[name]]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +250,7 @@ def test_a_half_written_checkpoint_is_never_taken_for_one(run: Run, monkeypatch:
 
     def arm(step: int) -> None:
         if step == 3:
-            monkeypatch.setattr(checkpoint, "save_file", fail)
+            monkeypatch.setattr(checkpoint, "save_tensors", fail)
 
     with pytest.raises(OSError, match="disk full"):
         run(listener=Listener(arm))

@@ -12,9 +12,9 @@ from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher, load, scheduler
@@ -212,7 +212,7 @@ def test_a_run_is_refused_before_it_starts(
 ) -> None:
     teacher = fresh("sd15")
     recipe = config.parse(yaml.safe_load(recipe_of("anything", "teacher")), ["guidance.scale=3"])
-    assert max(networks.assemble(recipe, teacher).verified.values()) < 1e-5
+    assert max(networks.load_teacher(recipe, teacher=teacher).verified.values()) < 1e-5
     wrong = replace(teacher, convention=replace(teacher.convention, sign=-1.0))
     with pytest.raises(UserError, match="was not understood: the plain velocity differs"):
-        networks.assemble(recipe, wrong)
+        networks.load_teacher(recipe, teacher=wrong)

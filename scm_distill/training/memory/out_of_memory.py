@@ -8,7 +8,7 @@ import torch
 
 from scm_distill import config
 from scm_distill.autodiff.derivatives import Memory
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.training.memory.plan import Planner, gib
 
 SHOWN = 6  # changes at most
@@ -18,19 +18,21 @@ SHOWN = 6  # changes at most
 def explained(
     planner: Planner, recipe: config.Recipe, memory: Memory, saved: Callable[[], Path | None]
 ) -> Iterator[None]:
-    """Around work on a device; `saved` tells the newest checkpoint. Raises UserError where memory runs out."""
+    """Raises a UserError where memory runs out within it, with the settings of `planner.advice` that save most.
+
+    `memory` is the layout of the run; `saved` returns its newest checkpoint, if there is any.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        on_host = "can't allocate memory" in text  # what the CPU's allocator says
+        on_host = "can't allocate memory" in str(error)  # what the CPU's allocator says
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not on_host:
             raise
-        found: list[tuple[str, int]] = []
-        with suppress(Exception):  # it must not hide what it is about
-            found = planner.advice(recipe, memory)[:SHOWN]
-        advice = [f"{change} (saves about {gib(n)})" for change, n in found if change != f"train.memory={memory}"]
+        changes: list[tuple[str, int]] = []
+        with suppress(Exception):  # the error that is explained matters more than one of the explanation
+            changes = planner.advice(recipe, memory)[:SHOWN]
+        advice = [f"{change} (saves about {gib(n)})" for change, n in changes if change != f"train.memory={memory}"]
         fix = f"One of these, most effective first: {'; '.join(advice)}." if advice else "Use a smaller teacher.call."
         if path := saved():
             fix += f" Then --resume {path}."
-        raise UserError(f"Out of memory: {text[:200]}", fix, code=1) from error
+        raise UserError(f"Out of memory: {one_line(error)}", fix, code=1) from error

@@ -4,6 +4,7 @@ import copy
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,13 +100,12 @@ def measured(planner: plan.Planner, recipe: config.Recipe) -> dict[str, int]:
     t, cond = planner.t.repeat(2), {k: v.repeat(2, *[1] * (v.ndim - 1)) for k, v in planner.cond.items()}
 
     def student() -> Student:
-        made = Student(copy.deepcopy(planner.network), adaptive=True)
-        made.derivative = OnePass(blocks(made.network.net), memory)  # type: ignore[arg-type]
-        return made
+        return Student(copy.deepcopy(planner.network), adaptive=True)
 
     def backward(student: Student, F_teacher: Network) -> None:
         inputs = x.clone(), t.clone(), {k: v.clone() for k, v in cond.items()}
-        objective(student, F_teacher, inputs[0], torch.randn_like(x), *inputs[1:], 0).total.backward()
+        by_one_pass = partial(student, derivative=OnePass(blocks(student.network.net), memory))  # type: ignore[arg-type]
+        objective(by_one_pass, F_teacher, inputs[0], torch.randn_like(x), *inputs[1:], 0).total.backward()
 
     def whole() -> Any:
         F_teacher, trained = copy.deepcopy(planner.F_teacher), student()
@@ -247,3 +247,14 @@ def test_available_memory_and_the_text_of_a_plan() -> None:
     parts = {"student": 2**30, "gathered": 0, "activations": 2**31}
     text = str(plan.Plan({"check": {"student": 2**30}, "backward": parts}, "traced"))
     assert text == "3 GiB in backward (student 1 GiB, activations 2 GiB; traced)"
+
+
+def test_what_stays_on_the_device_is_24_bytes_a_parameter_of_a_student_trained_whole() -> None:
+    planner = planner_of(dit(layers=1), recipe_of())
+    count, kept = (sum(p.numel() for p in planner.network.parameters()), planner.resident(recipe_of()))
+    buffers = sum(b.nbytes for b in planner.network.buffers())
+    assert sum(kept.values()) == 24 * count + 3 * buffers  # of student, EMA and teacher
+    assert kept == {
+        "student": 4 * count + buffers, "gradients": 4 * count, "optimizer": 8 * count, "ema": 4 * count + buffers,
+        "teacher": 4 * count + buffers, "gathered": 0,
+    }  # fmt: skip
