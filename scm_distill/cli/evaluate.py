@@ -85,7 +85,7 @@ def evaluate(
             result = evaluate.evaluate(asked, live)
         if result is None:  # a worker process; the main one reports
             return
-        found = result["ratios"]
+        found = result["ratios"] or {}
         if as_json:
             console.result_json(result)
         else:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from scm_distill import __version__, config
 from scm_distill import report as report_page
-from scm_distill.artifacts import files, layout
+from scm_distill.artifacts import layout
+from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorIdentity
+from scm_distill.artifacts.export_record import TeacherCall
 from scm_distill.artifacts.layout import recipe_of
-from scm_distill.artifacts.private import named, public, without_paths
+from scm_distill.artifacts.private import hidden, named, public
 from scm_distill.commands.quiet import quiet
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics, side_by_side
@@ -76,9 +78,14 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
                 f"Several processes cannot share {asked.device}.", "Give --device cuda, a GPU for each, or cpu."
             )
         device = accelerator.device
-    how: dict[str, Any] = {"dtype": dtype_of(asked.dtype), "device": device, "batch": asked.batch, "report": report}
-    student = open.open_student(asked.model, **how)
-    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, how)
+    options: open.SamplerOptions = {
+        "dtype": dtype_of(asked.dtype),
+        "device": device,
+        "batch": asked.batch,
+        "report": report,
+    }
+    student = open.open_student(asked.model, **options)
+    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, options)
     data = asked.data or (recipe.data.source if recipe else OWN_TEACHER)
     digits = data.startswith(DIGITS)
     n = asked.n or (USUAL_DIGITS if digits else USUAL)
@@ -112,33 +119,31 @@ def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | Non
     notes += [f"{who}, one by one: {s.reason}" for who, s in (("teacher", teacher), ("student", student)) if s.reason]
     on = device if device.type == "cuda" else None  # others have no float64, or are the CPU
     table = side_by_side.rows(them, tallies, reference, report, seed=asked.seed, device=on)
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "teacher": public(name),
-        "data": f"the teacher's own samples, {teacher.facts.default_steps} steps"
-        if data == OWN_TEACHER
-        else named(data),
-        "n": n,
-        "reference": len(reference),
-        "seed": asked.seed,
-        "device": name_of(device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "dtype": asked.dtype,
-        "versions": {"scm-distill": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
-        "extractor": extractor.identity,
-        **({"clip": score.identity} if score else {}),
-        "rows": sorted(table, key=lambda row: (row["who"], row["steps"])),
-        "ratios": side_by_side.ratios(them, tallies, table),
-        "guidance": teacher.guidance,
-        "notes": without_paths(notes),
-    }
+    result = EvaluationRecord(
+        date=time.strftime("%Y-%m-%d"),
+        teacher=public(name),
+        data=f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == OWN_TEACHER else named(data),
+        n=n,
+        reference=len(reference),
+        seed=asked.seed,
+        device=name_of(device),
+        processes=accelerator.num_processes,
+        threads=torch.get_num_threads(),
+        dtype=asked.dtype,
+        versions={"scm-distill": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        extractor=ExtractorIdentity.model_validate(extractor.identity),
+        clip=ExtractorIdentity.model_validate(score.identity) if score else None,
+        rows=tuple(sorted(table, key=lambda row: (row.who, row.steps))),
+        ratios=side_by_side.ratios(them, tallies, table),
+        guidance=TeacherCall.model_validate(teacher.guidance),
+        notes=tuple(map(hidden, notes)),
+    )
     if out is not None:
-        _write(out, result)
+        result.write(out)
         report.say(f"written: {out}")
     if out == folder / layout.EVALUATION:
         _renew(folder, report)
-    return result
+    return result.content()
 
 
 def _renew(folder: Path, report: Reporter) -> None:
@@ -147,7 +152,7 @@ def _renew(folder: Path, report: Reporter) -> None:
         card.write(folder)
         run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
-            report.say(f"report: {report_page.write(run)}")
+            report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 
@@ -246,7 +251,3 @@ def _refuse_unwritable(out: Path | None) -> None:
         return
     if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(f"{out} cannot be written.", "Choose another file with -o.")
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    files.write_json(out, result)

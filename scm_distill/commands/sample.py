@@ -39,17 +39,18 @@ def sample(
 ) -> dict[str, Any]:
     """Draw what is wanted and write it; the summary. What is finished stays after Ctrl-C. Raises UserError."""
     wanted.check()
-    how: dict[str, Any] = {
-        "dtype": dtype_of(dtype), "device": device_of(device), "batch": batch, "compile": compiled, "report": report,
+    place = device_of(device)
+    options: open.SamplerOptions = {
+        "dtype": dtype_of(dtype), "device": place, "batch": batch, "compile": compiled, "report": report,
     }  # fmt: skip
-    student = open.open_student(model, **how)
+    student = open.open_student(model, **options)
     seeds, conditions = wanted.samples(student.facts, model)
     made_for = student.facts.default_steps
     student.check(steps := steps or made_for)
     ending = sample_index.suffix_of(student.facts, form)
     runs = {"student": (student, steps)}
     if compare:
-        teacher, _ = teacher_of(compare, model, student, how)
+        teacher, _ = teacher_of(compare, model, student, options)
         runs["teacher"] = (teacher, teacher.facts.default_steps)
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
@@ -58,7 +59,7 @@ def sample(
     index = sample_index.Index(folder, [name for names in files.values() for name in names])
     index.check(report)
     summary: dict[str, Any] = {
-        "folder": str(folder), "samples": len(seeds), "device": name_of(how["device"]), "dtype": dtype,
+        "folder": str(folder), "samples": len(seeds), "device": name_of(place), "dtype": dtype,
     }  # fmt: skip
     sheets = []
     with claimed(folder) as keep:

@@ -22,13 +22,12 @@ RULE = "Lanczos to cover, centre crop"
 
 @dataclass(frozen=True)
 class Reference:
-    """A random subset of a source. `found` are the samples of the whole source, `labels` -1 where unknown.
+    """A random subset of a source, of which `found` is the number of samples.
 
     `identity` is what the samples depend on: names, sizes and times of files, or an array's content; shape and seed.
     """
 
     indices: list[int]
-    labels: list[int]
     found: int
     identity: list[Any]
     read: Callable[[int], Any]
@@ -57,7 +56,7 @@ def open_reference(
         if modality != "image":
             raise UserError(f"{source} holds images, and the model makes {modality}.", "Give a folder of such files.")
         data = open_images(source, (size[0], size[1], size[2]))
-        labels = data.__getitems__(range(len(data)))[1].tolist()
+        found = len(data)
         what: list[Any] = [sha256_of(path)]
 
         def read(i: int) -> Any:
@@ -65,12 +64,12 @@ def open_reference(
 
     elif path.is_dir():
         kind = {"image": IMAGES, "video": media.CLIPS, "audio": media.SOUNDS}[modality]
-        files = media.find(path, kind)
-        labels = files.labels
-        what = [[str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns] for f in files.files]
+        files = media.find(path, kind).files
+        found = len(files)
+        what = [[str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
         def read(i: int) -> Any:
-            file = files.files[i]
+            file = files[i]
             if modality == "audio":
                 return media.sound(file, size, rate or 0).numpy()
             if modality == "video":
@@ -81,8 +80,8 @@ def open_reference(
         raise UserError(
             f"There are no real samples {source}.", "Give --data a folder of files, an .npz of images, or builtin:NAME."
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(found, generator=torch.Generator().manual_seed(seed))
     indices = sorted(order[:n].tolist())
-    subset = [n, seed] if n < len(labels) else []
+    subset = [n, seed] if n < found else []
     identity = [modality, size, rate, RULE, what, subset]
-    return Reference(indices, [labels[i] for i in indices], len(labels), identity, read)
+    return Reference(indices, found, identity, read)

@@ -217,8 +217,3 @@ def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: floa
         width = math.sqrt(low * high)
         low, high = (width, high) if change(network, x_t, t, cond, width) <= tolerance else (low, width)
     return round(low, 2)
-
-
-def _any(module: nn.Module) -> Any:
-    """The module without the static type, whose attributes are the architecture's own."""
-    return module

@@ -133,7 +133,7 @@ def test_scales_depend_on_chance_only(teacher_of: TeacherOf, conditions_of: Cond
     assert torch.equal(one["w"], turned["w"])
 
 
-def test_the_typical_scale_of_a_range_is_its_middle(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
+def test_the_evaluation_scale_of_a_range_is_its_middle(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
     of = given(teacher_of("sd15"), conditions_of(text=(4,)), scale=(2.0, 6.0))
     assert of.for_evaluation(torch.tensor([0, 1]))["w"].tolist() == [4.0, 4.0]
 
@@ -150,7 +150,7 @@ def test_without_guidance_there_is_no_scale(teacher_of: TeacherOf, conditions_of
 
 
 @pytest.mark.parametrize(("name", "default"), [("flux", 3.5), ("hunyuanvideo", 6.0)])
-def test_a_denoiser_is_told_the_scale_of_its_stock_call(
+def test_the_stock_scale_is_that_of_the_stock_call(
     name: str, default: float, teacher_of: TeacherOf, conditions_of: ConditionsOf
 ) -> None:
     of = given(teacher_of(name), conditions_of(text=(4,)))
