@@ -1,7 +1,7 @@
-"""Prompts and labels as a denoiser's arguments: recorded from the pipeline's own call, once, and kept on disk.
+"""Prompts and labels as conditions: recorded from the pipeline's own call, once, and kept on disk.
 
-A condition file holds one prompt's arguments, batch first, as safetensors; with guidance also those of the negative
-prompt, under u/. Prompts whose arguments differ in shape fall into buckets, and a batch is drawn from one bucket.
+A file holds the conditions of one prompt or label (maths/cond.py) as safetensors, with guidance also the unconditional
+ones. Prompts whose conditions differ in shape are in different buckets, and a batch is drawn from one bucket.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from scm_distill.teachers.convention import first_tensor
 from scm_distill.teachers.guidance import split
 from scm_distill.teachers.reading import PROBE_SCALE, Reading
 
-KEPT = 2 * 2**30  # bytes of conditions kept in memory
+KEPT = 2 * 2**30  # bytes of conditions in memory
 
 
 class Conditions:
-    """The recorded conditions of a list of prompts or classes: `conditions(ids)` are a batch's, ids (B,) indices.
+    """The recorded conditions of N prompts or labels, one file each: `conditions(ids)` are those of a batch.
 
-    `bucket` (N,) says which bucket each belongs to; `shared` arguments are equal within one.
+    `bucket` (N,) is the number of the bucket of each; the arguments `shared` are equal within a bucket.
     """
 
     def __init__(self, files: Sequence[Path], shared: Collection[str] = ()) -> None:
@@ -50,7 +50,7 @@ class Conditions:
         return len(self.files)
 
     def __call__(self, ids: Tensor) -> dict[str, Tensor]:
-        """{path: (B, ...)}; `ids` (B,) belong to one bucket."""
+        """The `cond` of the prompts or labels with indices `ids` (B,), all of one bucket."""
         rows = [self._load(self.files[i]) for i in ids.tolist()]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 

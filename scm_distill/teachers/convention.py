@@ -1,6 +1,6 @@
-"""How a denoiser is called: learnt from what the stock pipeline gave it for one sample and for two.
+"""How a pipeline calls its denoiser: learnt from the denoiser's arguments for one sample and for two.
 
-cond    the arguments that differ from sample to sample, by their path, batch first         {path: (B, ...)}
+cond    the arguments that differ from sample to sample, by their path (maths/cond.py)     {path: (B, ...)}
 path    'encoder_hidden_states', or 'added_cond_kwargs.text_embeds' for a nested argument
 """
 
@@ -15,23 +15,23 @@ from scm_distill.maths.cond import SCALE, Cond
 
 
 class Unclear(Exception):
-    """The two traces do not show how an argument is batched."""
+    """Why a denoiser's calling convention cannot be learnt, as a clause of a sentence about the pipeline."""
 
 
 @dataclass
 class Convention:
-    """net(x_nat, tau, cond) as the stock pipeline does it, and its output as the scheduler is given it.
+    """Calls net(x_nat, tau, cond) as the stock pipeline does, and returns what the pipeline hands to its scheduler.
 
-    `fixed` holds the arguments for one sample; of these, `batched` says which tensors hold the batch in which
-    dimension (`rows` entries a sample, next to each other), `listed` which are lists of one tensor a sample, and
-    `repeated` which are lists of one equal thing a sample.
+    `x` and `time` are the names of the arguments of the sample and the time. `fixed` holds the other arguments, of one
+    sample; `batched` says which of them hold the batch in which dimension (`rows` entries a sample, next to each
+    other), `listed` which are lists of one tensor a sample, and `repeated` which are lists of equal entries a sample.
     """
 
     x: str
     time: str
     fixed: dict[str, Any]
     sample_shape: tuple[int, ...]
-    x_shape: tuple[int, ...]  # of one sample, as the denoiser is given it
+    x_shape: tuple[int, ...]  # of one sample, as the denoiser takes it
     batched: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)  # entries of one sample in the batch dimension, where not one
     extra: tuple[int, Tensor] | None = None  # what the pipeline appends to x, and in which dimension
@@ -63,7 +63,7 @@ class Convention:
         return self.prediction(net(**arguments), len(x_nat))
 
     def prediction(self, output: Any, batch: int) -> Tensor:
-        """What the scheduler is given, from what the denoiser gave."""
+        """The native prediction (B, ...) in the denoiser's `output`, as the pipeline hands it to its scheduler."""
         raw = first_tensor(output)
         if self.narrow:
             for dim, extent in enumerate(self.narrow, start=1):
@@ -81,6 +81,7 @@ class Convention:
         return {path: value.detach().clone() for path, value in found.items()}
 
     def _fill(self, value: Any, path: str, cond: Cond, x: Tensor) -> Any:
+        """The argument at `path`, which is `value` for one sample, for the batch of `cond`."""
         if path in self.batched:
             value = cond[path].flatten(0, 1) if path in self.rows else cond[path]
             return value.movedim(0, self.batched[path]).contiguous()  # some denoisers view their arguments
@@ -98,7 +99,7 @@ class Convention:
 
 
 def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_shape: tuple[int, ...]) -> Convention:
-    """From the denoiser's arguments for one sample and for two of the same. Raises Unclear."""
+    """The convention that fits the denoiser's arguments for one sample and for two equal ones. Raises Unclear."""
     listed = isinstance(one[x], list)
     x_one, x_two = one[x][0], two[x][1]
     fixed = {name: value for name, value in one.items() if name not in (x, time)}
@@ -119,6 +120,7 @@ def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_sh
 
 
 def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
+    """Note in `convention` how the argument at `path` is batched. Raises Unclear."""
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         if one.shape == two.shape:
             return
@@ -145,7 +147,7 @@ def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
 
 
 def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Find the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
+    """Note as `shared` the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
     known = convention.listed | {convention.x, convention.time, *convention.batched}
     mine, theirs = (
         {path: value for path, value in leaves(arguments) if path not in known and path.split(".")[0] not in known}
@@ -159,7 +161,7 @@ def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, A
 
 
 def at(arguments: Mapping[str, Any], path: str) -> Any:
-    """The value at a path."""
+    """The value at a path in nested arguments."""
     value: Any = arguments
     for key in path.split("."):
         value = value[int(key)] if isinstance(value, list | tuple) else value[key]
@@ -167,7 +169,7 @@ def at(arguments: Mapping[str, Any], path: str) -> Any:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The prediction in what a denoiser returned: its first entry, stacked where that is a list."""
+    """The prediction in the output of a denoiser: its first entry, stacked where that is a list."""
     first = output if isinstance(output, Tensor | list) else output[0]
     return torch.stack(first) if isinstance(first, list) else first
 
