@@ -152,7 +152,7 @@ def _renew(folder: Path, report: Reporter) -> None:
         card.write(folder)
         run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
-            report.say(f"report: {report_page.write(run)}")
+            report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 

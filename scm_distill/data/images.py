@@ -1,10 +1,6 @@
-"""A folder of images (class sub-folders) or an .npz of arrays, resized to cover and cropped to the teacher's size.
+"""A folder of images (class sub-folders) or an .npz of arrays, resized to cover and cropped to the teacher's size."""
 
-Which images a step sees is a function of (seed, step) alone, so that a resumed run needs no state of the loader.
-"""
-
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
 from scm_distill import builtin
 from scm_distill.errors import UserError, one_line
@@ -132,52 +127,3 @@ class Folder:
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"An image in {self.path} cannot be decoded: {error}.", "Remove or mend it.") from error
         return x_0, torch.tensor([self.label_of.get(label, -1) for label in rows.get("label", [-1] * len(x_0))])
-
-
-class _Order(Sampler[list[int]]):
-    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on.
-
-    With groups, a step stays in the group of its first sample: the others give way to members of that group, whatever
-    the number of processes.
-    """
-
-    def __init__(self, data: Data, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
-        self.size, self.batch, self.micro, self.rank, self.world = len(data), batch, micro, rank, world
-        self.seed, self.first, self.groups = seed, first, data.groups
-        self.epoch = lru_cache(2)(self._epoch)
-
-    def _epoch(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.size, generator=generator)
-
-    def _at(self, position: int) -> int:
-        return int(self.epoch(position // self.size)[position % self.size])
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.first
-        while True:
-            share = range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
-            indices = [self._at(position) for position in share]
-            if self.groups is not None:
-                group = self.groups[self._at(step * self.batch)]
-                members = (self.groups == group).nonzero().flatten()
-                others = [int(members[position * 2_654_435_761 % len(members)]) for position in share]
-                indices = [i if self.groups[i] == group else o for i, o in zip(indices, others, strict=True)]
-            for i in range(0, len(indices), self.micro):
-                yield indices[i : i + self.micro]
-            step += 1
-
-
-def _as_it_is(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return pair
-
-
-def batches(
-    images: Data, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless micro-batches (x_0, labels) of optimizer steps `first`, `first` + 1, ...
-
-    `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
-    """
-    order = _Order(images, batch, micro, rank, world, seed, first)
-    return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is))  # type: ignore[arg-type]
