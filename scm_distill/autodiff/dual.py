@@ -179,8 +179,8 @@ class _Recomputed(torch.autograd.Function):
         pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
         everything = [*inputs, *ctx.module.parameters()]
         moving = [x for x in everything if x.requires_grad]
-        found = iter(torch.autograd.grad([y for y, _ in pairs], moving, [g for _, g in pairs], allow_unused=True))
-        return None, None, None, *(next(found) if x.requires_grad else None for x in everything)
+        gradients = iter(torch.autograd.grad([y for y, _ in pairs], moving, [g for _, g in pairs], allow_unused=True))
+        return None, None, None, *(next(gradients) if x.requires_grad else None for x in everything)
 
 
 def _without_graph(
@@ -193,24 +193,24 @@ def _without_graph(
         torch.clear_autocast_cache()  # it would keep a narrow copy of every weight to the end of the pass
     if not torch.is_grad_enabled():
         return primals, moved, out_spec
-    where = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.is_floating_point()]
+    in_where = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.is_floating_point()]
     out_where = [i for i, y in enumerate(primals) if isinstance(y, Tensor) and y.is_floating_point()]
     device = next(x.device.type for x in leaves if isinstance(x, Tensor))
     cast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
     def recompute(inputs: list[Tensor]) -> list[Tensor]:
         full = list(others)
-        for i, x in zip(where, inputs, strict=True):
+        for i, x in zip(in_where, inputs, strict=True):
             full[i] = x
         args, kwargs = tree_unflatten(full, spec)
         with torch.autocast(cast[0], cast[1], enabled=cast[2]):
             flat = tree_flatten(forward(*args, **kwargs))[0]
         return [flat[i] for i in out_where]
 
-    others = [None if i in set(where) else x for i, x in enumerate(leaves)]
-    known = [primals[i] for i in out_where]
+    others = [None if i in set(in_where) else x for i, x in enumerate(leaves)]
+    outputs = [primals[i] for i in out_where]
     with_backward: Any = _Recomputed.apply
-    outs = with_backward(recompute, module, known, *(leaves[i] for i in where), *module.parameters())
+    outs = with_backward(recompute, module, outputs, *(leaves[i] for i in in_where), *module.parameters())
     for i, y in zip(out_where, outs, strict=True):
         primals[i] = y
     return primals, moved, out_spec

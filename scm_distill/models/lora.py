@@ -35,21 +35,21 @@ def chosen(net: nn.Module, targets: Targets) -> list[str]:
     A layer with the low-pass of the time is never one: an adapter beside it would see the unfiltered sinusoids.
     """
     endings = ATTENTION if targets == "attention" else targets
-    found = [
+    names = [
         name
         for name, module in net.named_modules()
         if isinstance(module, LAYERS)
         and not isinstance(module, Filtered)
         and (isinstance(module, nn.Linear) if targets == "all-linear" else f".{name}".endswith(_dotted(endings)))
     ]
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, LAYERS)})
+    if not names:
+        layers = sorted({name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, LAYERS)})
         raise UserError(
             f"lora.targets {targets if isinstance(targets, str) else list(targets)} fit no layer of this "
             f"{type(net).__name__}.",
-            f"Set it to all-linear, or to endings of its layers' names, such as {', '.join(known[:12])}.",
+            f"Set it to all-linear, or to endings of its layers' names, such as {', '.join(layers[:12])}.",
         )
-    return found
+    return names
 
 
 def _dotted(endings: Sequence[str]) -> tuple[str, ...]:
@@ -116,9 +116,9 @@ def pairs(net: nn.Module) -> dict[str, Tensor]:
     for name, module in net.named_modules():
         if module in moved and isinstance(module, Filtered):
             change = module.factors.to(module.weight) - 1
-            where = change.nonzero().flatten()
-            if len(where):
-                found[name] = change.diag()[where], module.weight[:, where]
+            channels = change.nonzero().flatten()
+            if len(channels):
+                found[name] = change.diag()[channels], module.weight[:, channels]
     kinds = ("lora_A", "lora_B")
     return {
         f"{name}.{kind}.weight": value.detach().cpu().contiguous()

@@ -73,12 +73,12 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     `x_t` (B, ...), `t` (B,) and `cond` are a few samples at different times.
     """
     x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    inputs: dict[str, tuple[Tensor, Tensor]] = {}
 
     def record(name: str, input: Tensor) -> None:
         e, de = fwAD.unpack_dual(input)
         if de is not None:
-            seen[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
+            inputs[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
 
     linears = {n: m for n, m in network.net.named_modules() if isinstance(m, nn.Linear)}
     hooks = [
@@ -97,8 +97,8 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = []
-    for name, (e, de) in seen.items():
+    filtered = []
+    for name, (e, de) in inputs.items():
         away = 1 - e.square()
         square = (away * de.square()).sum(0) / away.square().sum(0).clamp_min(1e-12)
         off = (de.square() - square * away).abs().amax(0)
@@ -109,8 +109,8 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
             layer.__class__ = Filtered
             layer.frequencies = square.sqrt().cpu()
             layer.tune(0.0)
-            found.append(name)
-    return found
+            filtered.append(name)
+    return filtered
 
 
 def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torch.dtype) -> float:

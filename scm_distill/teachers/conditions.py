@@ -65,30 +65,35 @@ def record(
     identity: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Conditions:
-    """Run what is missing in `folder` through the pipeline's encoders, one prompt at a time. Raises UserError."""
+    """The conditions of the prompts or labels `ids`, from files in `folder`; missing ones are recorded and written.
+
+    With `guided` they include the unconditional conditions of the prompt `negative`. `identity` is a text on which the
+    files depend beside this, such as the teacher's name. `progress` is called with the number of ids done. Raises
+    UserError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for i, one in enumerate(ids):
-        key = json.dumps([identity, reading.stock.extra, str(one), negative, guided], sort_keys=True, default=str)
+    for i, prompt in enumerate(ids):
+        key = json.dumps([identity, reading.stock.extra, str(prompt), negative, guided], sort_keys=True, default=str)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not file.is_file():
-            save_tensors(_one(reading, one, guided=guided, negative=negative), file)
+            save_tensors(_record_one(reading, prompt, guided=guided, negative=negative), file)
         files.append(file)
         progress(i + 1)
     return Conditions(files, reading.convention.shared)
 
 
-def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:
+def _record_one(reading: Reading, prompt: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:
     stock, convention = reading.stock, reading.convention
     scale = PROBE_SCALE if guided else reading.off
-    seen = stock.watch(stock.arguments([one], 2, scale=scale, negative=negative), fake=True, steps=1)
-    step = seen.steps[0]
+    trace = stock.watch(stock.arguments([prompt], 2, scale=scale, negative=negative), fake=True, steps=1)
+    step = trace.steps[0]
     if not guided:
         cond = convention.cond(step.calls[0].arguments)
     else:
         halves = split(convention, step)
         if halves is None:
-            raise UserError(f"The prompt {one!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
+            raise UserError(f"The prompt {prompt!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
         (u, _), (c, _) = halves if reading.unconditional_first else halves[::-1]
         cond = with_unconditional(c, u)
     if not cond:

@@ -55,8 +55,8 @@ class Convention:
             arguments[path] = embed(cond[SCALE].to(x_nat.device))
         x = x_nat
         if self.extra:
-            dim, more = self.extra
-            x = torch.cat([x, more.to(x).expand(len(x), *more.shape[1:])], dim)
+            dim, appended = self.extra
+            x = torch.cat([x, appended.to(x).expand(len(x), *appended.shape[1:])], dim)
         x = x.reshape(len(x), *self.x_shape)
         arguments[self.x] = list(x.unbind(0)) if self.x in self.listed else x
         arguments[self.time] = tau
@@ -72,13 +72,13 @@ class Convention:
 
     def cond(self, arguments: Mapping[str, Any], part: slice = slice(None)) -> dict[str, Tensor]:
         """The conditions of the samples `part` in the arguments of a stock call, batch first."""
-        found = {}
+        cond = {}
         for path, dim in self.batched.items():
             value = at(arguments, path).movedim(dim, 0)
-            found[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
-        found |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
-        found |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
-        return {path: value.detach().clone() for path, value in found.items()}
+            cond[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
+        cond |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
+        cond |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
+        return {path: value.detach().clone() for path, value in cond.items()}
 
     def _fill(self, value: Any, path: str, cond: Cond, x: Tensor) -> Any:
         """The argument at `path`, which is `value` for one sample, for the batch of `cond`."""
@@ -105,15 +105,15 @@ def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_sh
     fixed = {name: value for name, value in one.items() if name not in (x, time)}
     convention = Convention(x, time, fixed, sample_shape, tuple(x_one.shape), listed={x} if listed else set())
     if torch.Size(sample_shape).numel() != x_one.numel():
-        more = [d for d, size in enumerate(sample_shape) if x_one.ndim == len(sample_shape) and x_one.shape[d] > size]
-        others = [d for d in range(x_one.ndim) if d not in more]
-        if len(more) != 1 or any(x_one.shape[d] != sample_shape[d] for d in others):
+        longer = [d for d, size in enumerate(sample_shape) if x_one.ndim == len(sample_shape) and x_one.shape[d] > size]
+        others = [d for d in range(x_one.ndim) if d not in longer]
+        if len(longer) != 1 or any(x_one.shape[d] != sample_shape[d] for d in others):
             raise Unclear(f"its denoiser takes a sample of {tuple(x_one.shape)} where the scheduler has {sample_shape}")
-        size = sample_shape[more[0]]
-        appended, again = (v.narrow(more[0], size, v.shape[more[0]] - size) for v in (x_one, x_two))
+        size = sample_shape[longer[0]]
+        appended, again = (v.narrow(longer[0], size, v.shape[longer[0]] - size) for v in (x_one, x_two))
         if not torch.equal(appended, again):
             raise Unclear("what its pipeline appends to the sample differs between two equal samples")
-        convention.extra = (more[0] + 1, appended[None].clone())
+        convention.extra = (longer[0] + 1, appended[None].clone())
     for name, value in fixed.items():
         _compare(value, two.get(name), name, convention)
     return convention
@@ -148,9 +148,13 @@ def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
 
 def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, Any]) -> None:
     """Note as `shared` the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
-    known = convention.listed | {convention.x, convention.time, *convention.batched}
+    explained = convention.listed | {convention.x, convention.time, *convention.batched}
     mine, theirs = (
-        {path: value for path, value in leaves(arguments) if path not in known and path.split(".")[0] not in known}
+        {
+            path: value
+            for path, value in leaves(arguments)
+            if path not in explained and path.split(".")[0] not in explained
+        }
         for arguments in (one, other)
     )
     for path, value in mine.items():

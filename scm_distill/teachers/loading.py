@@ -126,13 +126,13 @@ def _from_pretrained(
 ) -> Any:
     try:
         safe = None if allow_pickle else True
-        known = DiffusionPipeline.load_config(folder, revision=revision)
-        modules = {name: value for name, value in parts.items() if isinstance(known.get(name), list | tuple)}
+        index = DiffusionPipeline.load_config(folder, revision=revision)
+        modules = {name: value for name, value in parts.items() if isinstance(index.get(name), list | tuple)}
         named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
         loaded = DiffusionPipeline.from_pretrained(
             folder, revision=revision, use_safetensors=safe, **{named: dtype}, **modules
         )
-        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own part over the given one
+        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own over it
         settings = {name: value for name, value in parts.items() if name not in modules}
         loaded.register_to_config(**settings)
         return loaded

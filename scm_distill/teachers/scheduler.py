@@ -119,11 +119,11 @@ def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sche
     sign = -1.0 if inverted else 1.0
     if inverted:
         s = 1 - s
-    whole = bool((tau == tau.round()).all())
+    integers = bool((tau == tau.round()).all())
     slope, offset = _affine(s, tau)
     for a, b in ((1000.0, 0.0), (1.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (slope, offset)):
         off = (a * s + b - tau).abs().max()
-        if off < (1.0 + 1e-6 if whole and abs(a) > 100 else 2e-4 * abs(a)):
+        if off < (1.0 + 1e-6 if integers and abs(a) > 100 else 2e-4 * abs(a)):
             note = f"tau = {a:.6g} s" + (f" + {b:.6g}" if b else "")
             return Schedule("flow", "flow", lambda d, a=a, b=b: FlowClock(a, b, d), sign, note=note)  # type: ignore[misc]
     order = s.argsort()

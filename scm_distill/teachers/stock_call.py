@@ -79,18 +79,18 @@ class StockCall:
 
         `scale` is the scale of classifier-free guidance, `embedded` the one that is an input of the denoiser.
         """
-        known = inspect.signature(self.pipeline.__call__).parameters
+        parameters = inspect.signature(self.pipeline.__call__).parameters
         call: dict[str, Any] = {"num_inference_steps": steps}
         if self.driver == "prompt":
             call["prompt"] = list(ids)
         elif self.driver == "labels":
             call["class_labels"] = list(ids)
-        elif "batch_size" in known:
+        elif "batch_size" in parameters:
             call["batch_size"] = len(ids)
         if scale is not None and self.guided_by:
             call[self.guided_by] = scale
             wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
-            if self.driver == "prompt" and "negative_prompt" in known and (negative or wants_negative):
+            if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = [negative or " "] * len(ids)
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
@@ -112,10 +112,10 @@ class StockCall:
 
 def modality_of(pipeline: Any) -> Modality:
     """The kind of a pipeline's samples, by the arguments of its call."""
-    known = inspect.signature(pipeline.__call__).parameters
-    if any(name.startswith("audio") for name in known):
+    parameters = inspect.signature(pipeline.__call__).parameters
+    if any(name.startswith("audio") for name in parameters):
         return "audio"
-    return "video" if {"num_frames", "video_length", "frames"} & set(known) else "image"
+    return "video" if {"num_frames", "video_length", "frames"} & set(parameters) else "image"
 
 
 def _zeros(value: Any, batch: int, size: int) -> Any:

@@ -49,7 +49,7 @@ def of(pipeline: Any) -> Family:
     """The family of a pipeline, by its class name."""
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
-            known = isinstance(member, type) and issubclass(member, Family) and member.pipelines
-            if known and type(pipeline).__name__ in member.pipelines:
+            family = isinstance(member, type) and issubclass(member, Family) and member.pipelines
+            if family and type(pipeline).__name__ in member.pipelines:
                 return member()  # type: ignore[no-any-return]
     return Family()
