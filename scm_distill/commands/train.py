@@ -9,8 +9,9 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
-from scm_distill.artifacts import files
+from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
+from scm_distill.artifacts.files import Damaged
 from scm_distill.commands import push
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
@@ -232,10 +233,16 @@ def _refuse_other_run(folder: Path, resume: str | None) -> None:
 
 
 def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
-    """Write config.yaml; say which settings differ from the run's earlier ones."""
-    path = folder / "config.yaml"
-    if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
-        report.say("settings changed since this run began: " + ", ".join(changed))
+    """Write config.yaml; say which settings differ from the run's earlier ones. Raises UserError for a folder there."""
+    path = folder / layout.RECIPE
+    if path.is_dir():
+        raise Damaged(path, "is a folder, not a file", "Move it away.")
+    if path.exists():
+        try:
+            if changed := config.differences(config.read(str(path)), recipe):
+                report.say("settings changed since this run began: " + ", ".join(changed))
+        except UserError as error:
+            report.say(f"{error.problem} It is written anew.")
     files.write_text(path, config.dump(recipe))
 
 

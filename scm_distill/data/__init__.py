@@ -1,4 +1,4 @@
-"""Files on disk become batches x_0 (B, ...) with ids (B,) of their conditions."""
+"""Reads files on disk, and makes batches of them: x_0 (B, ...) and the ids (B,) of their conditions."""
 
 from scm_distill.data.images import Data, Images, open_images
 

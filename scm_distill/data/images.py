@@ -1,4 +1,4 @@
-"""A folder of images (class sub-folders) or an .npz of arrays, resized to cover and cropped to the teacher's size."""
+"""Images of a folder (class sub-folders) or of an .npz, resized to cover and cropped to the teacher's size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,30 +14,33 @@ from scm_distill.errors import UserError, one_line
 
 
 class Data(Protocol):
-    """A sized set; `__getitems__` returns x_0 (B, ...) and the ids (B,) of their conditions, -1 where unknown.
+    """N samples, read by their indices, each with the id of its condition.
 
-    `groups` (N,) says which samples may share a batch; None: all may.
+    `groups` (N,) are numbers: samples of one number may share a batch. None: all may.
     """
 
     groups: Tensor | None
 
     def __len__(self) -> int:
-        """How many."""
+        """The number of samples, N."""
         ...
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The samples of these indices, and their ids."""
+        """x_0 (B, ...) of these indices, and the ids (B,) of their conditions, -1 where unknown. Raises UserError."""
         ...
 
 
 class Images(Data, Protocol):
     """Images (B, C, H, W) in [-1, 1]; their ids are class labels."""
 
-    classes: int
+    classes: int  # how many there are; 0 without labels
 
 
 def open_images(source: str, shape: tuple[int, int, int]) -> Images:
-    """Open a folder, an .npz file or `builtin:NAME`. Raises UserError when there is nothing fit to read."""
+    """The images of a folder, an .npz file or `builtin:NAME`, each of `shape` (C, H, W).
+
+    Raises UserError where there are none, or the first one is damaged.
+    """
     path = builtin.path(source) or Path(source).expanduser()
     if path.is_dir():
         return Folder(path, shape)
@@ -63,7 +66,7 @@ def to_tensor(image: Image.Image, shape: tuple[int, int, int]) -> Tensor:
 
 
 class Arrays:
-    """`images` (N, H, W) or (N, H, W, C) uint8 and optional `labels` (N,) of an .npz; held in memory."""
+    """The arrays `images` (N, H, W) or (N, H, W, C) uint8 and, optionally, `labels` (N,) of an .npz, kept in memory."""
 
     groups: Tensor | None = None
 
@@ -114,7 +117,7 @@ class Folder:
         self.classes = len(names)
         numbered = all(name.isdigit() for name in names)
         order = sorted(range(len(names)), key=lambda i: int(names[i]) if numbered else i)
-        self.label_of = {name: label for label, name in enumerate(order)}  # of the index that `datasets` gave
+        self.label_of = {index: label for label, index in enumerate(order)}  # from the index of `datasets`
         self.__getitems__([0])  # a damaged first image shows now, not in step 1
 
     def __len__(self) -> int:

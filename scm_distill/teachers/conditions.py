@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scm_distill.artifacts.files import save_tensors
+from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import NONE, with_unconditional
 from scm_distill.teachers.convention import first_tensor
@@ -76,7 +76,7 @@ def record(
     for i, prompt in enumerate(ids):
         key = json.dumps([identity, reading.stock.extra, str(prompt), negative, guided], sort_keys=True, default=str)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-        if not file.is_file():
+        if not is_tensors(file):
             save_tensors(_record_one(reading, prompt, guided=guided, negative=negative), file)
         files.append(file)
         progress(i + 1)
