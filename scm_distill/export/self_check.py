@@ -1,7 +1,6 @@
 """The self-check of an export: stock diffusers runs the folder, and its two steps are held against the student."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from scm_distill.artifacts import files
+from scm_distill.artifacts.export_record import Arguments
 from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
@@ -56,17 +57,17 @@ def traced(
     return compare(pipeline, student, times, cond, call, denoiser)
 
 
-def saved_scheduler(folder: Path) -> dict[str, Any]:
-    """The settings of an export's scheduler; nothing where its pipeline saves none."""
+def saved_scheduler(folder: Path) -> dict[str, object]:
+    """The settings of an export's scheduler; empty where its pipeline saves none."""
     path = folder / "scheduler" / "scheduler_config.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return files.read_json(path) if path.is_file() else {}
 
 
 @torch.no_grad()
 def compare(
     pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
 ) -> Checked:
-    """As `traced`, of a stock pipeline at hand."""
+    """As `traced`, with a stock pipeline that is loaded already; `student` computes where its inputs are, the CPU."""
     net = getattr(pipeline, denoiser)
     seen = watch(pipeline, {denoiser: net}, call, steps=2)
     counts = [len(step.calls) for step in seen.steps]
@@ -133,7 +134,7 @@ def alone(student: Network) -> Network:
 
 
 @torch.no_grad()
-def check(folder: Path, student: Network, best: Grid, trained: Trained, call: dict[str, Any]) -> Checked:
+def check(folder: Path, student: Network, best: Grid, trained: Trained, call: Arguments) -> Checked:
     """Stock diffusers on `folder` against the trained student, two steps."""
     teacher, times = trained.loaded.teacher, (best.t_max, best.t_mid)
     if teacher.reading is not None:

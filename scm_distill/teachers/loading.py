@@ -84,7 +84,7 @@ def load_pipeline(
     return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
 
 
-def index(repo: str, revision: str | None = None) -> dict[str, Any]:
+def index(repo: str, revision: str | None = None) -> dict[str, object]:
     """The contents of the model_index.json of `repo`. Raises UserError when it is missing or damaged."""
     return _index(resolve(repo), repo, revision)
 
@@ -111,7 +111,7 @@ def resolve(repo: str) -> str:
     return repo
 
 
-def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
+def _index(folder: str, repo: str, revision: str | None) -> dict[str, object]:
     path = Path(folder) / INDEX
     try:
         if path.exists():  # diffusers' own errors do not name the file

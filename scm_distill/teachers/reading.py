@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scm_distill.artifacts.export_record import Modality
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
@@ -19,7 +20,7 @@ from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
 from scm_distill.teachers.guidance import fit, nfe, split
 from scm_distill.teachers.scheduler import Schedule
-from scm_distill.teachers.stock_call import TIMES, Modality, StockCall, modality_of, refusal
+from scm_distill.teachers.stock_call import TIMES, StockCall, modality_of, refusal
 from scm_distill.teachers.trace import ReferenceStep, Step, Trace
 
 PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers

@@ -3,17 +3,16 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
 from scm_distill.teachers import trace
 
-Driver = Literal["none", "labels", "prompt"]
-Modality = Literal["image", "video", "audio"]
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
