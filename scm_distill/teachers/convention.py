@@ -70,6 +70,15 @@ class Convention:
                 raw = raw.narrow(dim, 0, extent)
         return self.sign * raw.reshape(batch, *self.sample_shape)
 
+    def sample(self, arguments: Mapping[str, Any], part: slice = slice(0, 1)) -> Tensor:
+        """x_nat (n, ...) of the samples `part` in the arguments of a stock call."""
+        x = arguments[self.x]
+        x = torch.stack(x) if isinstance(x, list) else x
+        if self.extra:
+            dim = self.extra[0]
+            x = x.narrow(dim, 0, self.sample_shape[dim - 1])
+        return x[part].reshape(-1, *self.sample_shape)
+
     def cond(self, arguments: Mapping[str, Any], part: slice = slice(None)) -> dict[str, Tensor]:
         """The conditions of the samples `part` in the arguments of a stock call, batch first."""
         cond = {}

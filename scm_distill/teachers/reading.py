@@ -168,7 +168,7 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
     call = max(calls, key=lambda c: abs(float(c.arguments[convention.time].flatten()[0])))  # some start at 0
     tau = call.arguments[convention.time].float().flatten()[:1]
     step = 0.5 if abs(float(tau)) > 2 else 5e-4
-    x, cond = sample_of(convention, call.arguments), convention.cond(call.arguments)
+    x, cond = convention.sample(call.arguments), convention.cond(call.arguments)
     values = []
     for shift in (0.0, step, 2 * step):
         try:
@@ -177,16 +177,6 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
             raise Unclear(f"its denoiser takes no fractional time: {str(error).splitlines()[0]}") from error
     if torch.equal(values[0], values[1]) or torch.equal(values[1], values[2]):
         raise Unclear("its denoiser rounds its time to integers, so it has no derivative in time")
-
-
-def sample_of(convention: Convention, arguments: dict[str, Any], part: slice = slice(0, 1)) -> Tensor:
-    """x_nat (n, ...) of the samples `part` in a call of the denoiser."""
-    x = arguments[convention.x]
-    x = torch.stack(x) if isinstance(x, list) else x
-    if convention.extra:
-        dim = convention.extra[0]
-        x = x.narrow(dim, 0, convention.sample_shape[dim - 1])
-    return x[part].reshape(-1, *convention.sample_shape)
 
 
 def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dict[str, Tensor]:
@@ -206,7 +196,7 @@ def _reference_step(
         embedded = float(at(call.arguments, convention.scale_of[0]).flatten()[0])
         cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
     tau = float(call.arguments[convention.time].flatten()[0])
-    x = sample_of(convention, call.arguments)
+    x = convention.sample(call.arguments)
     native = schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
     _check_scaling(step, x)
     sigma, config = _noise(schedule, stock, step.sigma), stock.pipeline.scheduler.config
@@ -241,7 +231,7 @@ def _ddim_step(
 
     # DDIM steps to tau - K / steps, whatever comes next: with linspace spacing that is another time.
     follows = sigma is not None or abs(tau - next_tau - (scheduler.config.num_train_timesteps // 2)) < 1
-    return (sample_of(convention, after) if follows else None), times
+    return (convention.sample(after) if follows else None), times
 
 
 def _pair(reading: Reading) -> ReferenceStep:
@@ -253,7 +243,7 @@ def _pair(reading: Reading) -> ReferenceStep:
     first = _reference_step(reading, [step], 0, convention.cond(arguments), "two samples")
     native = reading.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
     cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
-    return replace(first, x_nat=sample_of(convention, arguments, slice(0, 2)), cond=cond, native=native)
+    return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
 
 
 def _noise(schedule: Schedule, stock: StockCall, sigma: float | None) -> float | None:
