@@ -8,7 +8,7 @@ import typer
 from scm_distill.cli import console
 
 if TYPE_CHECKING:
-    from scm_distill.publish.hub import Planned
+    from scm_distill.publish.hub import PushPlan
 
 
 def push(
@@ -62,7 +62,7 @@ def push(
             console.result(pushed.url)
 
 
-def _show(planned: "Planned") -> None:
+def _show(planned: "PushPlan") -> None:
     console.result(planned.card)
     rows = [[name, f"{size:,}"] for name, size in sorted(planned.files.items())]
     console.table(f"Files for {planned.repo}", ("file", "bytes"), rows)

@@ -152,7 +152,7 @@ def _renew(folder: Path, report: Reporter) -> None:
         card.write(folder)
         run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
-            report.say(f"report: {report_page.write(run)}")
+            report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 
@@ -192,7 +192,7 @@ class _Work:
         self.report.begin("reference", len(share(len(real), self.accelerator)))
         known = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
-        notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")
+        notes.append(f"reference: {len(real)} of {real.total} real samples, features {known.origin}")
         return known.features
 
     def measure(self, them: Sequence[Contender], extractor: Extractor, score: Score | None) -> list[Measurement]:

@@ -14,6 +14,7 @@ from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import PipelineBackend, PixelBackend, shared_arguments
 from scm_distill.sampling.sampler import Backend, Sampler
+from scm_distill.teachers.unet2d import is_pixel
 
 OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
 SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, which has no error for lack of memory
@@ -42,7 +43,7 @@ def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
     folder, dtype = layout.pipeline_of(model), options.get("dtype", torch.float32)
     backend: Backend
-    if _is_pixel(folder, None):
+    if is_pixel(teachers.index(folder)):
         student = pixel_student.load(model)
         _cast(student.pipeline.net, dtype)
         backend = PixelBackend(student.pipeline, student)
@@ -69,7 +70,7 @@ def open_teacher(
     """
     loading, dtype = loading or {}, options.get("dtype", torch.float32)
     backend: Backend
-    if not model.endswith(".safetensors") and _is_pixel(model, loading.get("revision")):
+    if not model.endswith(".safetensors") and is_pixel(teachers.index(model, loading.get("revision"))):
         teacher = teachers.load(
             model, revision=loading.get("revision"), allow_pickle=loading.get("allow_pickle", False)
         )
@@ -79,13 +80,6 @@ def open_teacher(
         pipeline = teachers.load_pipeline(model, dtype=dtype, **loading)
         backend = PipelineBackend(pipeline, shared_arguments(call), None, guidance)
     return _sampler(backend, options)
-
-
-def _is_pixel(folder: str, revision: str | None) -> bool:
-    """Whether a pipeline is a UNet2DModel and a scheduler, and nothing else. Raises UserError where it is missing."""
-    parts = {name: kind for name, kind in teachers.index(folder, revision).items() if isinstance(kind, list | tuple)}
-    named = {name: kind[1] for name, kind in parts.items() if kind[1]}
-    return set(named) == {"unet", "scheduler"} and named["unet"] == "UNet2DModel"
 
 
 def _cast(net: nn.Module, dtype: torch.dtype) -> None:

@@ -131,7 +131,9 @@ def test_a_pipeline_that_takes_no_batch_is_run_one_by_one(monkeypatch: pytest.Mo
         ("hunyuandit", 2, {}, 4),
     ],
 )
-def test_evaluations_are_the_rows_that_the_denoisers_see(name: str, steps: int, call: dict[str, Any], nfe: int) -> None:
+def test_nfe_are_the_rows_that_the_denoisers_are_called_with(
+    name: str, steps: int, call: dict[str, Any], nfe: int
+) -> None:
     for size in (1, 2):
         drawn = sampler(teacher(name), name, size, None, **call).draw([1, 2], ["a cat", "a dog"], steps)
         assert drawn.nfe == nfe
