@@ -23,7 +23,6 @@ from scm_distill.models.network import Network
 from scm_distill.sampling import pixel_student, stock_loop
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.convention import Convention
-from scm_distill.teachers.reading import sample_of
 from scm_distill.teachers.trace import Step, watch
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
@@ -96,7 +95,7 @@ def repeat(
     sigma_d = student.sigma_d
     t_max, t_mid = (torch.tensor([t], dtype=torch.float64) for t in times)
     start, middle = (native(student.prediction, t, sigma_d) for t in (t_max, t_mid))
-    x_T = sample_of(convention, steps[0].calls[0].arguments).float()
+    x_T = convention.sample(steps[0].calls[0].arguments).float()
     x = x_T / start.rho.to(x_T).reshape(-1, *[1] * (x_T.ndim - 1))
     x_0 = denoise(x, student(x / sigma_d, t_max, cond), t_max.float(), sigma_d)
     first = 0.0
@@ -121,7 +120,7 @@ def repeat(
         F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
         first = max(first, float((x_0_stock - x_0).norm() / x_0.norm()))
-        x_in = sample_of(convention, steps[1].calls[0].arguments).float()
+        x_in = convention.sample(steps[1].calls[0].arguments).float()
         x = x_in / middle.rho.to(x_in).reshape(-1, *[1] * (x_in.ndim - 1))
     return denoise(x, student(x / sigma_d, t_mid, cond), t_mid.float(), sigma_d), first
 
