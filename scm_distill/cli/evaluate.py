@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from scm_distill.cli import console, launch
+from scm_distill.cli.options import Json, Processes
 from scm_distill.errors import UserError
 
 COLUMNS = {  # of the table, by what rows[...]["metrics"] calls them
@@ -47,15 +48,13 @@ def evaluate(
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a call; halved where memory is short.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    num_processes: Annotated[
-        int | None, typer.Option("--num-processes", min=1, help="Processes on this machine, one a GPU. Default: one.")
-    ] = None,
+    num_processes: Processes = None,
     max_ratio: Annotated[
         float | None,
         typer.Option(min=0, help="Exit with 1 if the two-step FD is more than this times the teacher's."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File. Default: eval.json in the export.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare a student with its teacher: quality by steps, network evaluations and time, side by side.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scm_distill.cli import console
+from scm_distill.cli.options import Json
 
 if TYPE_CHECKING:
     from scm_distill.publish.hub import Planned
@@ -24,7 +25,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files and card; ask the Hub only who you are.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a student on the Hub, and print its address. A second push sends only what changed.
 

@@ -135,3 +135,39 @@ class DoctorResult:
     versions: Mapping[str, str]  # by package
     threads: int  # of torch on the CPU
     devices: tuple[DeviceCheck, ...]
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """What a sampler's samples cost."""
+
+    scheduler: str  # its class
+    steps: int
+    nfe: float  # a sample, counted
+    ms_per_sample: float
+    samples_per_second: float
+    batch: int  # samples a call
+    one_by_one: str | None  # why samples are drawn one at a time
+    compile_seconds: float | None  # of the first calls, which the speed leaves out; None where nothing is compiled
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """The cost of the teacher's samples over that of the student's."""
+
+    wall_clock: float
+    nfe: float
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """Samples on disk: seed-00000.png and so on in `folder`, each with a line in its index.jsonl."""
+
+    folder: Path
+    samples: int  # of each sampler
+    device: str
+    dtype: str
+    student: SamplingCost
+    teacher: SamplingCost | None  # as is `speedup`, None where no teacher was sampled
+    grid: Path | None  # the picture of all samples, where it was asked for
+    speedup: Speedup | None
