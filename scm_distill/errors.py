@@ -13,3 +13,8 @@ class UserError(Exception):
         self.problem = problem
         self.fix = fix
         self.code = code
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """The text of another library's error as part of a sentence: its white space made single, and cut at `limit`."""
+    return " ".join(str(error).split())[:limit]

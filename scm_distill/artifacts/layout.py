@@ -1,4 +1,4 @@
-"""What lies on disk: the names and places of the files of a run folder and of an export, and how they are read."""
+"""Names and places of what lies on disk: in a run folder, in an export, and where a student that was named is."""
 
 import json
 from dataclasses import dataclass
@@ -6,49 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from scm_distill import config
+from scm_distill.artifacts.export_record import ExportRecord
+from scm_distill.artifacts.files import Damaged
+from scm_distill.artifacts.run_records import BUCKETS as BUCKETS
 from scm_distill.errors import UserError
 
-RUNS = "teacher"  # as a name: the teacher that the student came from
+# of a run folder
+RECIPE = "config.yaml"
+METRICS = "metrics.jsonl"
+ENVIRONMENT = "env.json"
+CHECKPOINTS = "checkpoints"  # folders step-N
+PREVIEWS = "samples"  # step-N.png
+EXPORT = "export"
+REPORT = "report.html"
 
+# of a checkpoint
+STATE = "state.json"
 
-def recipe_of(model: str) -> config.Recipe | None:
-    """The recipe of a run folder, or of the run that an export lies in."""
-    run = run_of(model)
-    return config.read(str(run / "config.yaml")) if run else None
-
-
-def facts_of(model: str) -> dict[str, Any]:
-    """What an export says of itself; empty where it is an older one."""
-    return dict(written(locate(model))["facts"])
-
-
-EXPORT = "export"  # of a run folder
-
-
-def locate(model: str) -> str:
-    """The pipeline of a run folder is its export; anything else is meant as it stands."""
-    path = Path(model).expanduser()
-    if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
-        if not (path / EXPORT / "model_index.json").is_file():
-            raise UserError(
-                f"Run {model} has no export yet.",
-                f"Finish it: scm-distill train {path / 'config.yaml'} -o {path} --resume auto",
-            )
-        return str(path / EXPORT)
-    return model
-
-
-def run_of(model: str) -> Path | None:
-    """The run that `model` is, or whose export it is."""
-    path = Path(model).expanduser().resolve()
-    if (path / "model_index.json").is_file():
-        path = path.parent if path.name == EXPORT else path
-    return path if (path / "config.yaml").is_file() else None
+# of an export
+INDEX = "model_index.json"  # by diffusers
+FACTS = "scm_distill.json"
+SEARCH = "t_mid_search.json"
+EVALUATION = "eval.json"
+CARD = "README.md"
+GALLERY = "samples"
+WEIGHTS = "student.safetensors"  # of the denoiser alone
 
 
 @dataclass(frozen=True)
 class StudentFolder:
-    """Where a student lies: its pipeline folder, and its run where that is known."""
+    """A student on this machine: its pipeline folder, and the run folder that it came out of, where that is known."""
 
     export: Path
     run: Path | None
@@ -59,40 +46,100 @@ class StudentFolder:
         return read_facts(self.export)[1]
 
 
-def locate_student(model: str) -> StudentFolder:
-    """A run folder, or an export folder. Raises UserError for anything else."""
+def locate(model: str) -> StudentFolder | None:
+    """The student in a run folder or an export folder; None for anything else, such as a Hub id.
+
+    Raises UserError for a run without an export.
+    """
     path = Path(model).expanduser()
     for export in (path, path / EXPORT):
-        if (export / "model_index.json").is_file():
-            return StudentFolder(export, run_of(str(export)))
-    if (path / "config.yaml").is_file():
-        raise UserError(f"The run {model} holds no export yet.", "Let it finish: its command, with --resume auto.")
-    raise UserError(
-        f"{model} is no student: neither a run folder nor a pipeline folder.", "Give the folder that `train` wrote."
+        if (export / INDEX).is_file():
+            return StudentFolder(export, run_of(export))
+    if (path / RECIPE).is_file():
+        raise UserError(
+            f"Run {model} has no export yet.",
+            f"Finish it: scm-distill train {path / RECIPE} -o {path} --resume auto",
+        )
+    return None
+
+
+def local_student(model: str) -> StudentFolder:
+    """As `locate`, of what is to be on this machine. Raises UserError for anything else."""
+    found = locate(model)
+    if found is None:
+        raise UserError(
+            f"{model} is no student: neither a run folder nor a pipeline folder.", "Give the folder that `train` wrote."
+        )
+    return found
+
+
+def pipeline_of(model: str) -> str:
+    """What diffusers loads a student from: the export of a run folder, or `model` as it stands."""
+    found = locate(model)
+    return str(found.export) if found else model
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run folder that `folder` is, or whose export it is."""
+    path = folder.expanduser().resolve()
+    if (path / INDEX).is_file() and path.name == EXPORT:
+        path = path.parent
+    return path if (path / RECIPE).is_file() else None
+
+
+def recipe_of(model: str) -> config.Recipe | None:
+    """The recipe of a run folder, or of the run that an export lies in. Raises UserError for a damaged one."""
+    run = run_of(Path(model))
+    return config.read(str(run / RECIPE)) if run else None
+
+
+def export_record(model: str) -> ExportRecord:
+    """scm_distill.json of a student by run folder, export folder or Hub id. Raises UserError where it has none."""
+    folder = pipeline_of(model)
+    path = Path(folder).expanduser() / FACTS
+    if not path.parent.is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(folder, FACTS))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            raise _no_student(model) from error
+    try:
+        return ExportRecord.read(path)
+    except Damaged as error:
+        raise (error if path.exists() else _no_student(model)) from error
+
+
+def _no_student(model: str) -> UserError:
+    return UserError(
+        f"{model} is no few-step student: it has no {FACTS}.", "Give a run folder, or the export folder in it."
     )
+
+
+def facts_of(model: str) -> dict[str, Any]:
+    """What an export says of itself; empty where it is an older one."""
+    return dict(written(pipeline_of(model))["facts"])
 
 
 def written(folder: str) -> dict[str, Any]:
     """What an export, in a folder or on the Hub, says of itself. Raises UserError where it says nothing."""
-    path = Path(folder) / CALL
+    path = Path(folder) / FACTS
     if not path.is_file() and not Path(folder).is_dir():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            path = Path(hf_hub_download(folder, CALL))
+            path = Path(hf_hub_download(folder, FACTS))
         except (HfHubHTTPError, LocalEntryNotFoundError):
-            path = Path(CALL + " of the Hub")
+            path = Path(FACTS + " of the Hub")
     try:
         said = json.loads(path.read_text())
         return {"call": dict(said["call"]), "facts": dict(said.get("facts", {}))}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{folder} is no few-step student: it has no {CALL}.", "Give a run folder, or the export folder in it."
+            f"{folder} is no few-step student: it has no {FACTS}.", "Give a run folder, or the export folder in it."
         ) from error
-
-
-FACTS, EVALUATION = "scm_distill.json", "eval.json"
 
 
 def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,12 +159,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}", "Remove it, and make it again.") from error
-
-
-BUCKETS = (0.4, 0.8, 1.2)  # borders in t of the four buckets in which norms are logged
-
-
-RUNS = "teacher"  # as a name: the teacher that the student came from
-
-
-CALL = FACTS  # in an export: the arguments of its two-step call, and what its card says

@@ -39,7 +39,7 @@ def push(
         from scm_distill.artifacts import layout
         from scm_distill.publish import hub
 
-        client, student = hub.Client(), layout.locate_student(model)
+        client, student = hub.Client(), layout.local_student(model)
         if dry_run:
             planned = client.plan(student, repo, private=private, license=license)
             if as_json:

@@ -38,7 +38,7 @@ def publish(recipe: config.Recipe, folder: Path, report: Reporter) -> str | None
         return None
     try:
         pushed = hub.Client().push(
-            layout.locate_student(str(folder)), push.repo, private=push.private, revision=push.revision,
+            layout.local_student(str(folder)), push.repo, private=push.private, revision=push.revision,
             license=push.license, report=report,
         )  # fmt: skip
     except UserError as error:

@@ -6,7 +6,10 @@ Times t are radians; NFE are network function evaluations; distances are Frechet
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from scm_distill.artifacts.evaluation_record import EvaluationRecord
 
 Driver = Literal["prompt", "labels", "none"]  # what a pipeline's call is told beside the noise
 
@@ -171,3 +174,11 @@ class SampleResult:
     teacher: SamplingCost | None  # as is `speedup`, None where no teacher was sampled
     grid: Path | None  # the picture of all samples, where it was asked for
     speedup: Speedup | None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The figures of a student and its teacher, and the file that holds them."""
+
+    record: "EvaluationRecord"
+    file: Path | None  # None where none was written: a student on the Hub, and no `out`

@@ -88,9 +88,7 @@ def sample(
     draws = [_Draw("student", student, steps, files(""), seeds, conditions)]
     if compare:
         teacher, _ = teacher_of(str(compare), model, student, how)
-        draws.append(
-            _Draw("teacher", teacher, teacher.facts.default_steps, files("-teacher"), seeds, conditions),
-        )
+        draws.append(_Draw("teacher", teacher, teacher.facts.default_steps, files("-teacher"), seeds, conditions))
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
     inside = Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples")
@@ -114,7 +112,7 @@ def _write(
 ) -> dict[str, SamplingCost]:
     """Draw and write all samples, and grid.png; the costs by who drew."""
     index = sample_index.Index(folder, [name for draw in draws for name in draw.files])
-    index.check()
+    index.check(report)
     costs, sheets = {}, []
     with claimed(folder) as keep:
         try:
@@ -146,7 +144,7 @@ def _drawn(
             name, condition = draw.files[done], draw.conditions[done]
             save(one, folder / name, rate=facts.rate, fps=fps or facts.fps)
             said = {} if condition is None else {_KEY[facts.driver]: condition}
-            index.add({"file": name, "seed": draw.seeds[done], **said, "steps": draw.steps, "by": draw.who})
+            index.add(sample_index.Entry(file=name, seed=draw.seeds[done], **said, steps=draw.steps, by=draw.who))
             shown += [pictures.picture(one)] if grid else []
             done += 1
         nfe, seconds = nfe + part.nfe * len(part.samples), seconds + part.seconds

@@ -8,12 +8,13 @@ import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
+from scm_distill.artifacts import files
 from scm_distill.artifacts.claim import claimed
 from scm_distill.commands import push
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import bundle
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
@@ -189,7 +190,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
         made = setup.build(recipe, folder, start, report)
         if made.accelerator.is_main_process:
             _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device)
+            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
         try:
             return run.Run(made).train()
         except BaseException:  # an interrupted or failed run has figures too
@@ -198,7 +199,7 @@ def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
             raise
     except torch.OutOfMemoryError as error:  # of what comes before the student
         raise UserError(
-            f"Out of memory before training: {' '.join(str(error).split())[:200]}",
+            f"Out of memory before training: {one_line(error)}",
             "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
             code=1,
         ) from error
@@ -213,7 +214,7 @@ def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
     path = folder / "config.yaml"
     if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
         report.say("settings changed since this run began: " + ", ".join(changed))
-    path.write_text(config.dump(recipe))
+    files.write_text(path, config.dump(recipe))
 
 
 def _write_report(folder: Path, report: Reporter) -> None:

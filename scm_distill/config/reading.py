@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scm_distill.config.schema import Recipe
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 
 _PACKAGED = Path(__file__).parents[1] / "recipes"  # in a wheel; in a checkout the folder lies beside the package
 RECIPES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "recipes"
@@ -42,7 +42,7 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no readable YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+        raise UserError(f"{path} is no readable YAML: {one_line(error, 400)}.", "Mend the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")
     return parse(content, overrides)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from scm_distill import builtin
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 
 
 class Data(Protocol):
@@ -112,7 +112,7 @@ class Folder:
             self.rows: Any = datasets.load_dataset("imagefolder", data_dir=str(path), split="train")
             self.rows = self.rows.cast_column("image", datasets.Image(decode=True))
         except Exception as error:  # `datasets` has no common error of its own
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, 300)
             raise UserError(f"{path} cannot be read as a folder of images: {reason}.", "Check data.source.") from error
         self.path, self.shape = path, shape
         names = self.rows.features["label"].names if "label" in self.rows.features else []

@@ -7,6 +7,7 @@ from typing import Any
 from diffusers.utils import export_to_gif, export_to_video
 from PIL import Image
 
+from scm_distill.artifacts.files import atomically
 from scm_distill.data.pictures import frames, is_sound, sound
 
 
@@ -15,8 +16,7 @@ def save(sample: Any, path: Path, *, rate: int | None, fps: int | None) -> None:
 
     `rate` are the samples a second of a sound (44100), `fps` the frames a second of a clip (10).
     """
-    beside = path.with_name("." + path.name)
-    try:
+    with atomically(path) as beside:
         if isinstance(sample, Image.Image):
             sample.save(beside)
         elif is_sound(sample):
@@ -25,9 +25,6 @@ def save(sample: Any, path: Path, *, rate: int | None, fps: int | None) -> None:
             export_to_gif(frames(sample), str(beside), fps=fps or 10)
         else:  # ffmpeg wants even sizes, and would scale others to multiples of 16
             export_to_video(frames(sample), str(beside), fps=fps or 10, macro_block_size=2)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _wav(sample: Any, path: Path, rate: int) -> None:

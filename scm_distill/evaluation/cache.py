@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from scm_distill.artifacts.files import save_tensors
 from scm_distill.errors import UserError
 from scm_distill.evaluation.features import Extractor, features
 from scm_distill.evaluation.reference import Reference
@@ -83,12 +83,10 @@ def _read(path: Path, n: int) -> tuple[Tensor | None, str]:
 
 
 def _write(path: Path, found: Tensor) -> str:
-    """Write beside, then rename; what to say where that fails."""
+    """Write the file; what to say where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as beside:
-            save_file({"features": found.contiguous()}, Path(beside) / path.name)
-            (Path(beside) / path.name).replace(path)
+        save_tensors({"features": found}, path)
     except (OSError, SafetensorError) as error:
         return f"; not kept: {error}"
     return ""

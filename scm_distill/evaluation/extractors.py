@@ -7,9 +7,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.builtin import classifier
-from scm_distill.errors import UserError
-from scm_distill.evaluation.features import Extractor, sha256_of
+from scm_distill.errors import UserError, one_line
+from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import as_tensor
 from scm_distill.evaluation.metrics import block_features
 
@@ -84,7 +85,7 @@ def _inception(path: str | None, device: torch.device) -> Extractor:
         ) from error
     except Exception as error:  # a download or a damaged file, each with many kinds
         raise UserError(
-            f"The weights of inception could not be loaded: {' '.join(str(error).split())[:240]}",
+            f"The weights of inception could not be loaded: {one_line(error, 240)}",
             f"Download {INCEPTION} and give --extractor inception:PATH.",
         ) from error
     net = net.to(device).requires_grad_(False)

@@ -1,9 +1,7 @@
 """Features of samples: a network, what identifies it in a report, and how it is applied."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,12 +55,3 @@ def features(extractor: Extractor, samples: Iterable[Any], progress: Callable[[i
     if not rows:
         raise ValueError("no samples")
     return torch.cat(rows)
-
-
-def sha256_of(*files: Path) -> str:
-    """Of one file as sha256sum has it; of several, of their names and sums."""
-    sums = []
-    for file in sorted(files):
-        with file.open("rb") as stream:
-            sums.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
-    return sums[0][1] if len(sums) == 1 else hashlib.sha256(repr(sums).encode()).hexdigest()

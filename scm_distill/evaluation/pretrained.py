@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.data.pictures import frames
-from scm_distill.errors import UserError
-from scm_distill.evaluation.features import Extractor, sha256_of
+from scm_distill.errors import UserError, one_line
+from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import mono, resize_of, spread
 from scm_distill.evaluation.metrics import clip_score
 
@@ -72,19 +73,15 @@ def _folder(spec: str, revision: str | None) -> tuple[Path, str, str | None]:
         found = Path(snapshot_download(spec, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # the Hub's client has many kinds
         raise UserError(
-            f"The extractor {spec} is no local folder, and could not be had from the Hub: {_short(error)}",
+            f"The extractor {spec} is no local folder, and could not be had from the Hub: {one_line(error, 240)}",
             "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only.",
         ) from error
     return found, spec, found.name
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:240]
-
-
 def _failure(spec: str, error: Exception) -> UserError:
     return UserError(
-        f"The extractor {spec} could not be used: {_short(error)}",
+        f"The extractor {spec} could not be used: {one_line(error, 240)}",
         "Give the folder that save_pretrained of a transformers model and of its preprocessor wrote, or its Hub id.",
     )
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from scm_distill import builtin
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.data import media, open_images
 from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
-from scm_distill.evaluation.features import sha256_of
 
 IMAGES = (*media.IMAGES, ".tif", ".tiff")
 RULE = "Lanczos to cover, centre crop"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scm_distill import config
 from scm_distill.artifacts import private
-from scm_distill.artifacts.layout import CALL
+from scm_distill.artifacts.layout import FACTS
 from scm_distill.errors import UserError
 from scm_distill.export import facts, gallery, lora, schedulers, self_check
 from scm_distill.export.reversed_flow import reverse
@@ -111,7 +111,7 @@ def fill(
     adapter = lora.write(folder, trained, student, best, call, report)
     shown = gallery.write(folder, trained, call, report)
     known = facts.collect(folder, trained, best, table, search, checked, shown)
-    (folder / CALL).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
+    (folder / FACTS).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
     return call, checked
 
 

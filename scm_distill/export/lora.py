@@ -15,7 +15,7 @@ import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
 from scm_distill.models import lora
@@ -124,7 +124,7 @@ def _compare(
     except torch.OutOfMemoryError:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
-        return f"{name} does not load it: {' '.join(str(error).split())[:200]}", float("nan")
+        return f"{name} does not load it: {one_line(error)}", float("nan")
     try:
         found = self_check.compare(
             pipeline,

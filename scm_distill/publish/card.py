@@ -14,7 +14,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from scm_distill.artifacts.layout import EVALUATION, _read_json, read_facts
 from scm_distill.artifacts.private import public
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.publish import card_text
 from scm_distill.publish.licence import licence
 
@@ -123,7 +123,7 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
         if not isinstance(data, dict):
             raise TypeError(f"it is a {type(data).__name__}, not a mapping")
     except (yaml.YAMLError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UserError(
             f"The front matter of the card that is there cannot be read: {reason}",
             "Mend it, or remove the lines between the two ---.",

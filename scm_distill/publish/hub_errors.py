@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 
 # The base of what the client's HTTP library raises: httpx2, httpx or requests, by its version.
 LIBRARY = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__.split(".")[0] in ("httpx2", "httpx", "requests")]
@@ -115,7 +115,7 @@ def _status(status: int, said: str, endpoint: str, repo: str) -> tuple[str, str,
 
 def _short(text: str) -> str:
     """One line; addresses without the query, which may hold a signature."""
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(text.split()))[:200]
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", one_line(text, 2000))[:200]
 
 
 def refuse_reader(account: Mapping[str, Any], repo: str, *, create_pr: bool) -> None:
@@ -146,7 +146,7 @@ def refuse_card(path: Path) -> None:
         ModelCard.load(path).validate()
     except ValueError as error:
         raise UserError(
-            f"The Hub refuses the front matter of the card: {' '.join(str(error).split())[:300]}",
+            f"The Hub refuses the front matter of the card: {one_line(error, 300)}",
             "Mend the fields that it names: --license for the licence, others in the README.md of the repo.",
             code=1,
         ) from error

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from scm_distill.artifacts import files
 from scm_distill.errors import UserError
 from scm_distill.report import run_folder
 
@@ -21,11 +22,8 @@ def write(run: Path, out: Path | None = None) -> Path:
     )  # fmt: skip
     text = environment.get_template("page.html").render(page.of(found))
     path = out or run / FILE
-    beside = path.with_name(path.name + ".writing")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        files.write_text(path, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}.", "Choose another file with -o.") from error
     return path

@@ -8,13 +8,14 @@ from torch import nn
 
 from scm_distill import teachers
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import RUNS, facts_of, recipe_of, written
+from scm_distill.artifacts.layout import facts_of, recipe_of, written
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import Pipeline, Pixels, shared
 from scm_distill.sampling.sampler import Maker, Sampler
 
+OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
 SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, where no lack of memory is told
 
 
@@ -28,7 +29,7 @@ def open_student(
     report: Reporter | None = None,
 ) -> Sampler:
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
-    folder = layout.locate(model)
+    folder = layout.pipeline_of(model)
     maker: Maker
     if _is_pixel(folder, None):
         student = pixel_student.load(model)
@@ -105,7 +106,7 @@ def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> 
     facts, recipe = facts_of(model), recipe_of(model)
     repo: str | None = name
     loading: dict[str, Any] = {}
-    if name == RUNS:
+    if name == OWN_TEACHER:
         repo = recipe.teacher.repo if recipe else facts.get("hub_id")
     if recipe and repo == recipe.teacher.repo:
         loading = recipe.teacher.model_dump(include={"revision", "allow_pickle", "pipeline", "config"})

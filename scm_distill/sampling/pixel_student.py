@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scm_distill import teachers
-from scm_distill.artifacts.layout import locate
+from scm_distill.artifacts.layout import pipeline_of
 from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import DiscreteSchedule
@@ -51,7 +51,7 @@ def load(model: str) -> Student:
 
     It is read at sigma_d = 1 whatever it was trained with: the native pipeline does not depend on it.
     """
-    pipeline = teachers.load(locate(model))
+    pipeline = teachers.load(pipeline_of(model))
     if type(pipeline.scheduler).__name__ != "LCMScheduler":
         raise UserError(
             f"{model} is no few-step student: its scheduler is {type(pipeline.scheduler).__name__}.",

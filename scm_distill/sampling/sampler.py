@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling.backends import Facts
 from scm_distill.sampling.instruments import compiled, counted, finite, free, mean_difference
@@ -194,7 +194,7 @@ class Sampler:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a pipeline raises that takes no batch
-                return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                return f"{type(error).__name__}: {one_line(error, 120)}"
 
         outcome = self._within_memory(2, together)
         if outcome is None:
@@ -232,7 +232,7 @@ class Sampler:
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a pipeline raises that does not like its call
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error, 300)
             if self.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise UserError(f"The denoiser does not compile: {reason}", "Leave --compile away.") from error
             name = type(getattr(self.maker, "pipeline", self.maker)).__name__

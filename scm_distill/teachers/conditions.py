@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from scm_distill.artifacts.files import save_tensors
 from scm_distill.errors import UserError
 from scm_distill.teachers.convention import first_tensor
 from scm_distill.teachers.guidance import split
@@ -70,9 +71,7 @@ def record(
         key = json.dumps([identity, reading.stock.extra, str(one), negative, guided], sort_keys=True, default=str)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         if not file.is_file():
-            beside = file.with_suffix(".writing")
-            save_file(_one(reading, one, guided=guided, negative=negative), beside)
-            beside.rename(file)
+            save_tensors(_one(reading, one, guided=guided, negative=negative), file)
         files.append(file)
         progress(i + 1)
     return Conditions(files, reading.convention.shared)
@@ -93,4 +92,4 @@ def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str
         cond = {**c, **{f"u/{name}": value for name, value in u.items()}}
     if not cond:
         cond = {"none": first_tensor(step.calls[0].output).new_zeros(1)}
-    return {name: value.contiguous().cpu() for name, value in cond.items()}
+    return cond

@@ -1,7 +1,6 @@
 """From a folder, a Hub id or a single file to a diffusers pipeline, safely, and then to what is read from it."""
 
 import functools
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from scm_distill import builtin
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.teachers import families, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.teacher import Source, Teacher
@@ -157,7 +156,7 @@ def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: A
 def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) -> UserError:
     if isinstance(error, UserError):
         return error
-    reason, local = " ".join(str(error).split()), Path(folder).is_dir()
+    reason, local = str(error), Path(folder).is_dir()
     if "safetensors" in reason and not allow_pickle and "found" in reason:
         fix = "If you trust where it comes from, set teacher.allow_pickle=true to load its .bin weights."
     elif local:
@@ -165,8 +164,7 @@ def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) ->
     else:
         fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
     where = "" if local else "there is no such folder, and from the Hub: "
-    short = textwrap.shorten(reason, 240, placeholder=" ...")
-    return UserError(f"{repo} could not be loaded: {where}{short}", fix)
+    return UserError(f"{repo} could not be loaded: {where}{one_line(error, 240)}", fix)
 
 
 def hub_id_of(repo: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
@@ -59,7 +59,7 @@ def read(stock: StockCall) -> Reading:
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise refusal(stock.pipeline, f"its stock call fails with {type(error).__name__}: {reason}") from error
 
 

@@ -1,23 +1,27 @@
-"""Checkpoints `step-N`: safetensors and a JSON file, written beside and then renamed, so that none is ever half."""
+"""Checkpoints `step-N`: safetensors and state.json, which are on disk all together or not at all."""
 
-import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from scm_distill import config
+from scm_distill.artifacts import files, layout
+from scm_distill.artifacts.files import Damaged, atomically, read_tensors, save_tensors
+from scm_distill.artifacts.run_records import CheckpointState
 from scm_distill.errors import UserError
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.student import Student
 from scm_distill.training.distributed import gather_tensor, local_part
+
+OLDER = CheckpointState.FIX
 
 
 def steps_in(folder: Path) -> list[tuple[int, Path]]:
@@ -31,10 +35,10 @@ def steps_in(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _written(path: Path) -> int:
-    """When, in ns, by the checkpoint's own word: a copied folder has other times."""
+    """When, in ns, as the checkpoint says: a copied folder has other times. Of a damaged one, its folder's time."""
     try:
-        return int(json.loads((path / "state.json").read_text())["written"])
-    except (OSError, ValueError, KeyError, TypeError):  # an older one, or a damaged one, which whoever reads it refuses
+        return CheckpointState.read(path / layout.STATE).written
+    except Damaged:
         return path.stat().st_mtime_ns
 
 
@@ -44,12 +48,12 @@ def find(resume: str, run: Path) -> Path | None:
     Raises UserError when a path holds no checkpoint: nothing starts anew in silence.
     """
     if resume == "auto":
-        found = steps_in(run / "checkpoints")
+        found = steps_in(run / layout.CHECKPOINTS)
         return found[-1][1] if found else None
     path = Path(resume).expanduser()
-    if (path / "state.json").is_file():
+    if (path / layout.STATE).exists():
         return path
-    for folder in (path / "checkpoints", path):
+    for folder in (path / layout.CHECKPOINTS, path):
         if found := steps_in(folder):
             return found[-1][1]
     raise UserError(
@@ -57,17 +61,23 @@ def find(resume: str, run: Path) -> Path | None:
     )
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """The small facts of a checkpoint: its step and what adaptation chose."""
+def read_state(path: Path) -> CheckpointState:
+    """state.json of a checkpoint folder. Raises UserError where it is damaged."""
     try:
-        state = json.loads((path / "state.json").read_text())
-        return {key: state[key] for key in ("step", "smooth_time", "start", "made_with")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"Checkpoint {path} is damaged: {error}.", "Resume from an older one.") from error
+        return CheckpointState.read(path / layout.STATE)
+    except Damaged as error:
+        raise UserError(f"Checkpoint {path} is damaged: {layout.STATE} {error.reason}.", error.fix) from error
 
 
-def identity(recipe: config.Recipe) -> dict[str, Any]:
-    """The settings that decide what a checkpoint's weights mean."""
+def state_at(step: int, smooth_time: float, start: Sequence[float], recipe: config.Recipe) -> CheckpointState:
+    """state.json of a checkpoint that is written now."""
+    return CheckpointState(
+        step=step, smooth_time=smooth_time, start=tuple(start), made_with=identity(recipe), written=time.time_ns()
+    )
+
+
+def identity(recipe: config.Recipe) -> dict[str, JsonValue]:
+    """The settings that decide what a checkpoint's weights mean, by their keys in the recipe."""
     return {
         "teacher": recipe.teacher.model_dump(mode="json"),
         "objective.sigma_d": recipe.objective.sigma_d,
@@ -79,40 +89,38 @@ def identity(recipe: config.Recipe) -> dict[str, Any]:
     }
 
 
-def same_student(recipe: config.Recipe, state: dict[str, Any], resume: Path | None) -> None:
+def same_student(recipe: config.Recipe, state: CheckpointState, resume: Path | None) -> None:
     """Raises UserError when the checkpoint was made for another student than the recipe's."""
     for key, value in identity(recipe).items():
-        if (before := state["made_with"].get(key)) != value:
+        if (before := state.made_with.get(key)) != value:
             raise UserError(
                 f"{resume} was made with {key}={before}, the recipe says {value}.",
                 "Set it back, or start a new run with -o.",
             )
 
 
-def save(accelerator: Accelerator, folder: Path, state: "TrainState", facts: dict[str, Any], keep: int) -> Path:
-    """Write `folder`/step-N for facts["step"], then drop all but the newest `keep`. Every process calls this."""
-    final = folder / f"step-{facts['step']}"
-    beside = folder / f"writing-step-{facts['step']}"
-    main = accelerator.is_main_process
+def save(accelerator: Accelerator, folder: Path, tensors: "TrainState", state: CheckpointState, keep: int) -> Path:
+    """Write `folder`/step-N, then drop all but the newest `keep`. Every process calls this."""
+    final, main = folder / f"step-{state.step}", accelerator.is_main_process
     if main:
-        for leftover in folder.glob("writing-*"):
-            shutil.rmtree(leftover)
-        beside.mkdir(parents=True)
-    for name, tensors in state.items():
-        found: dict[str, Tensor] = {}
-        for key, value in tensors():
-            value = gather_tensor(value.detach())  # one at a time: a collective where parameters are sharded
-            if main:
-                found[key] = value.cpu().contiguous()
+        for leftover in folder.glob(f"{files.WRITING}*"):  # of a process that was killed
+            files.remove(leftover)
+    with atomically(final) if main else nullcontext(final) as beside:
         if main:
-            save_file(found, beside / f"{name}.safetensors")
+            beside.mkdir(parents=True)
+        for name, named_tensors in tensors.items():
+            found: dict[str, Tensor] = {}
+            for key, value in named_tensors():
+                value = gather_tensor(value.detach())  # one at a time: a collective where parameters are sharded
+                if main:
+                    found[key] = value.cpu()
+            if main:
+                save_tensors(found, beside / f"{name}.safetensors")
+        if main:
+            state.write(beside / layout.STATE)
     if main:
-        (beside / "state.json").write_text(json.dumps({**facts, "written": time.time_ns()}) + "\n")
-        if final.exists():
-            shutil.rmtree(final)
-        beside.rename(final)
         for _, old in steps_in(folder)[:-keep]:
-            shutil.rmtree(old)
+            files.remove(old)
     accelerator.wait_for_everyone()
     return final
 
@@ -151,25 +159,30 @@ class TrainState:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        """Put a checkpoint back. Raises UserError when it does not fit or is damaged."""
+        """Put the checkpoint of the folder `path` back. Raises UserError when it is damaged or of another student."""
         try:
-            files = {name: load_file(path / f"{name}.safetensors") for name, _ in self.items()}
-            for name, module in (("student", self.student), ("ema", self.ema.module)):
-                parameters = self._trained(module)
-                if files[name].keys() != parameters.keys():
-                    raise ValueError(f"{name}.safetensors has other parameters than this student")
-                for key, p in parameters.items():
-                    p.copy_(local_part(files[name][key], p))
-            by_name = dict(self.student.named_parameters())
-            for key, value in files["optimizer"].items():
-                name, _, kind = key.rpartition("|")
-                p = by_name[name]
-                if kind != "step":
-                    self.optimizer.state[p][kind] = local_part(value, p)
-                else:  # a fused optimizer counts on the device
-                    self.optimizer.state[p][kind] = (
-                        value.to(p.device) if self.optimizer.defaults.get("fused") else value
-                    )
-        except Exception as error:  # torch and safetensors each have errors of their own
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"Checkpoint {path} cannot be loaded: {reason}.", "Resume from an older one.") from error
+            found = {name: read_tensors(path / f"{name}.safetensors") for name, _ in self.items()}
+        except Damaged as error:
+            raise UserError(f"Checkpoint {path} cannot be loaded: {error.problem}", OLDER) from error
+        for name, module in (("student", self.student), ("ema", self.ema.module)):
+            parameters = self._trained(module)
+            shapes = {key: value.shape for key, value in found[name].items()}
+            if shapes != {key: p.shape for key, p in parameters.items()}:
+                raise UserError(
+                    f"Checkpoint {path} cannot be loaded: {name}.safetensors has other parameters than this student.",
+                    OLDER,
+                )
+            for key, p in parameters.items():
+                p.copy_(local_part(found[name][key], p))
+        by_name = dict(self.student.named_parameters())
+        for key, value in found["optimizer"].items():
+            name, _, kind = key.rpartition("|")
+            if name not in by_name or value.shape not in (by_name[name].shape, ()):
+                raise UserError(
+                    f"Checkpoint {path} cannot be loaded: optimizer.safetensors is not of this student ({key}).", OLDER
+                )
+            p = by_name[name]
+            if kind != "step":
+                self.optimizer.state[p][kind] = local_part(value, p)
+            else:  # a fused optimizer counts on the device
+                self.optimizer.state[p][kind] = value.to(p.device) if self.optimizer.defaults.get("fused") else value

@@ -15,7 +15,7 @@ from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
 from scm_distill.autodiff.forward_ad import Float64
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.maths.tangent import norm
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
@@ -196,7 +196,7 @@ def _cheapest(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever an operator, or the compiler, does not like about a pair
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
     else:
         differences = {
             "F": relative(measured[0], expected[0]),

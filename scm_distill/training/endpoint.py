@@ -1,25 +1,15 @@
 """How far samples of one and two steps are from the teacher's ODE endpoints, for the student and its teacher."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from scm_distill.artifacts.run_records import Endpoints
 from scm_distill.autodiff.derivatives import Cond
 from scm_distill.evaluation.metrics import block_features, frechet
 from scm_distill.maths.clocks import spaced
 from scm_distill.maths.sampling import few_step, ode
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A network's distances to the teacher's endpoints; NaN where its samples are not finite."""
-
-    rmse: float  # of one step, sample by sample, in units of sigma_d
-    one_step: float  # Frechet distance of `metrics.block_features`
-    two_steps: float
 
 
 @torch.no_grad()
@@ -51,16 +41,16 @@ class Comparison:
         with low_pass.original(teacher.net):
             self.teacher, _ = self.measure(teacher)
 
-    def measure(self, network: Network) -> tuple[Figures, tuple[Tensor, Tensor]]:
-        """The figures of a network, and its samples (N, ...) of one step and of two."""
+    def measure(self, network: Network) -> tuple[Endpoints, tuple[Tensor, Tensor]]:
+        """The figures of a network, and its samples in one and in two steps."""
         one = sample(network, self.eps, self.cond, self.times[:1])
         two = sample(network, self.eps, self.cond, self.times)
         rmse = float((one - self.endpoint).square().mean().sqrt()) / network.sigma_d
-        distances = (
+        distances = [
             frechet(self.reference, block_features(x)) if x.isfinite().all() else float("nan") for x in (one, two)
-        )
-        return Figures(rmse, *distances), (one, two)
+        ]
+        return Endpoints(rmse=rmse, one_step=distances[0], two_steps=distances[1]), (one, two)
 
-    def worse(self, student: Figures) -> bool:
+    def worse(self, student: Endpoints) -> bool:
         """Whether the student is worse than the undistilled teacher in one step or in two (a NaN is)."""
         return not (student.one_step <= self.teacher.one_step and student.two_steps <= self.teacher.two_steps)

@@ -1,7 +1,6 @@
 """env.json of a run: when, by which command, with which versions and on what each session of it was trained."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -9,14 +8,15 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from scm_distill import __version__
-from scm_distill.artifacts import private
+from scm_distill.artifacts import files, layout, private
+from scm_distill.artifacts.files import Damaged
+from scm_distill.artifacts.run_records import Environment, Session
+from scm_distill.progress import Reporter
 
-FILE = "env.json"
 COMMAND = "SCM_DISTILL_COMMAND"  # what was typed, in the environment of the processes of --num-processes
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 SETTING = re.compile(
@@ -24,42 +24,35 @@ SETTING = re.compile(
 )
 
 
-def note(folder: Path, step: int, processes: int, device: torch.device) -> None:
+def note(folder: Path, step: int, processes: int, device: torch.device, report: Reporter) -> None:
     """Add this session, which begins at `step`, to `folder`/env.json. It names no token and no folder.
 
-    A broken file is set aside, as env.json.broken.
+    A damaged file, which is not worth the run, is set aside as env.json.broken, and `report` hears of it.
     """
-    path = folder / FILE
-    sessions = _sessions(path)
-    sessions.append(
-        {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command(),
-            "step": step,
-            "versions": {
-                "scm-distill": __version__,
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in PACKAGES},
-            },
-            "platform": platform.platform(),
-            "devices": devices(device, processes),
-            "processes": processes,
-        }
+    path = folder / layout.ENVIRONMENT
+    session = Session(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command(),
+        step=step,
+        versions={
+            "scm-distill": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        platform=platform.platform(),
+        devices=tuple(devices(device, processes)),
+        processes=processes,
     )
-    beside = path.with_name(FILE + ".writing")
-    beside.write_text(json.dumps({"sessions": sessions}, indent=1) + "\n")
-    beside.replace(path)
-
-
-def _sessions(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    try:
-        sessions: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sessions"]
-        return [dict(session) for session in sessions]
-    except (ValueError, KeyError, TypeError):  # a report of the run is not worth the run
-        path.replace(path.with_name(FILE + ".broken"))
-        return []
+    earlier: tuple[Session, ...] = ()
+    if path.exists():
+        try:
+            earlier = Environment.read(path).sessions
+        except Damaged as error:
+            aside = path.with_name(path.name + ".broken")
+            files.remove(aside)
+            path.replace(aside)
+            report.say(f"{path.name} {error.reason}: it is now {aside.name}, and begun anew")
+    Environment(sessions=(*earlier, session)).write(path)
 
 
 def command() -> str:

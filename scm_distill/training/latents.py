@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scm_distill import config, teachers
+from scm_distill.artifacts.files import save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
@@ -103,9 +103,7 @@ def prepare(
                 x_0 = _encode(source.latent_map, source.files or [], report)
             else:
                 x_0 = _draw(loaded, conditioning, source.ids, recipe, report)
-            beside = path.with_suffix(".writing")
-            save_file({"x_0": x_0.contiguous().cpu(), "ids": source.ids}, beside, metadata={"key": key})
-            beside.rename(path)
+            save_tensors({"x_0": x_0, "ids": source.ids}, path, {"key": key})
     return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 

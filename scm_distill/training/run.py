@@ -1,7 +1,8 @@
 """The run: Algorithm 1 step by step, with checkpoints, comparisons with the teacher, and reasons to stop."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from scm_distill import config
+from scm_distill.artifacts.layout import CHECKPOINTS
+from scm_distill.artifacts.run_records import EvaluationLine
 from scm_distill.errors import UserError
 from scm_distill.models.network import Network
 from scm_distill.objectives.scm import Objective
@@ -38,7 +41,7 @@ class Run:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.step, self.saved = setup, setup.step, setup.resumed
-        self.records = metrics.Records(setup.out, setup.step, main=setup.accelerator.is_main_process)
+        self.records = metrics.Records(setup.out, setup.step, setup.report, main=setup.accelerator.is_main_process)
         self.deferred = metrics.DeferredMetrics()
 
     def train(self) -> Trained:
@@ -104,11 +107,11 @@ class Run:
 
     def _log(self, step: int, figures: Tensor) -> int:
         """Write a line of metrics; return the signal that any process got. Raises when a figure is not finite."""
-        line, signal = metrics.line_of(figures)
         recipe = self.setup.recipe
         lr = optimizer.lr(step - 1, recipe.train.steps, recipe.optimizer)
-        shown = {name: line[name] for name in ("loss", "grad_norm")}
-        self.records.write({"step": step, **shown, "lr": lr, **line})
+        line, signal = metrics.line_of(step, lr, figures)
+        self.records.write(line)
+        shown = {"loss": line.loss, "grad_norm": line.grad_norm}
         for name, value in shown.items():
             if not math.isfinite(value):
                 fix = f"Lower optimizer.lr and --resume {self.saved}."
@@ -122,7 +125,7 @@ class Run:
         with setup.state.ema.on(setup.device) as average:
             student, (one, two) = comparison.measure(average.network)
         teacher = comparison.teacher
-        self.records.write({"step": self.step, "student": asdict(student), "teacher": asdict(teacher)})
+        self.records.write(EvaluationLine(step=self.step, student=student, teacher=teacher))
         if self.records.main:
             self.records.preview(self.step, [setup.data.pictures(x) for x in (comparison.endpoint, two, one)])
         setup.report.say(
@@ -131,7 +134,7 @@ class Run:
             f"2 steps {student.two_steps:.3g} ({teacher.two_steps:.3g}); "
             f"1-step RMSE {student.rmse:.3g} ({teacher.rmse:.3g})"
         )
-        if any(math.isnan(value) for value in asdict(student).values()):
+        if any(math.isnan(value) for value in (student.rmse, student.one_step, student.two_steps)):
             fix = f"Lower optimizer.lr and --resume {self.saved}."
             raise UserError(f"The student's samples are not finite at step {self.step}.", fix, code=1)
         if self.step > recipe.optimizer.warmup_steps and moved(setup.state.sums(), setup.start) < UNMOVED:
@@ -152,17 +155,12 @@ class Run:
     def _save(self) -> Path:
         """Write the checkpoint of this step."""
         setup = self.setup
-        facts = {
-            "step": self.step,
-            "smooth_time": setup.smooth_time,
-            "start": setup.start,
-            "made_with": checkpoint.identity(setup.recipe),
-        }
-        folder, keep = setup.out / "checkpoints", setup.recipe.train.keep_checkpoints
-        return checkpoint.save(setup.accelerator, folder, setup.state, facts, keep)
+        state = checkpoint.state_at(self.step, setup.smooth_time, setup.start, setup.recipe)
+        folder, keep = setup.out / CHECKPOINTS, setup.recipe.train.keep_checkpoints
+        return checkpoint.save(setup.accelerator, folder, setup.state, state, keep)
 
 
-def moved(now: list[float], start: list[float]) -> float:
+def moved(now: Sequence[float], start: Sequence[float]) -> float:
     """The relative change of the sums of the parameters, from `start` to `now`."""
     a, b = (torch.tensor(x, dtype=torch.float64) for x in (now, start))
     return float((a - b).norm() / b.norm())

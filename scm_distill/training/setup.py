@@ -10,13 +10,14 @@ cond    what the network is given beside them                {name: (B, ...)}
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from scm_distill import config
+from scm_distill.artifacts.run_records import CheckpointState
 from scm_distill.autodiff.derivatives import Cond, Derivative, Memory
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import low_pass
@@ -81,7 +82,7 @@ class Setup:
     derivative: Derivative
     comparison: Comparison
     smooth_time: float
-    start: list[float]
+    start: tuple[float, ...]
     step: int
     resumed: Path | None
 
@@ -105,14 +106,14 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
-        report.say(f"resumed {resume} at step {saved['step']}")
+        report.say(f"resumed {resume} at step {saved.step}")
     with out_of_memory.explained(placed.planner, recipe, placed.memory, lambda: resume):
         chosen = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
         yardstick = comparison(recipe, placed.loaded, data, accelerator.device)
     return Setup(
         recipe, out, report, accelerator, placed.loaded, data, batches, placed.planner, placed.memory,
         placed.distributed, placed.state, chosen, yardstick, smooth_time,
-        saved["start"] if saved else placed.state.sums(), int(saved["step"]) if saved else 0, resume,
+        saved.start if saved else tuple(placed.state.sums()), saved.step if saved else 0, resume,
     )  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def adapt(
     loaded: LoadedTeacher,
     probe: Probe,
     accelerator: Accelerator,
-    saved: dict[str, Any] | None,
+    saved: CheckpointState | None,
     report: Reporter,
 ) -> tuple[Network, float]:
     """Stage 3: the teacher's time made smooth and exact, and the student's network, made of it; the low-pass's width.
@@ -177,7 +178,7 @@ def adapt(
     low_pass.prepare(F_teacher, *probe)
     networks.keep_time_exact(F_teacher, recipe, *probe, report)
     if saved:
-        width = float(saved["smooth_time"])
+        width = saved.smooth_time
         low_pass.set_width(F_teacher.net, width)
     else:
         width = networks.smooth(loaded, *probe, recipe, report)

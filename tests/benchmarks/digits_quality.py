@@ -17,8 +17,8 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 from torch import Tensor
 
+from scm_distill.artifacts.files import sha256_of
 from scm_distill.builtin import classifier
-from scm_distill.evaluation.features import sha256_of
 from scm_distill.evaluation.metrics import frechet, recall
 
 ROOT = Path(__file__).parents[2] / "scm_distill" / "builtin" / "digits"

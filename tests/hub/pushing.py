@@ -6,7 +6,7 @@ import pytest
 
 from hub.server import Hub
 from hub.store import ADA, BOB, READER, User
-from scm_distill.artifacts.layout import locate_student
+from scm_distill.artifacts.layout import local_student
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
 from scm_distill.publish.hub import Client, Pushed
@@ -26,7 +26,7 @@ class Said(Silent):
 def push(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> Pushed:
     """Push `run`."""
     return Client(hub.url, user.token).push(
-        locate_student(str(run)), repo, report=options.pop("report", Silent()), **options
+        local_student(str(run)), repo, report=options.pop("report", Silent()), **options
     )
 
 

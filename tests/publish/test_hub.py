@@ -13,7 +13,7 @@ from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 
 from scm_distill import config
-from scm_distill.artifacts.layout import locate_student
+from scm_distill.artifacts.layout import local_student
 from scm_distill.publish import card as model_card
 from scm_distill.publish import upload
 from scm_distill.publish.hub import Client
@@ -187,11 +187,11 @@ def test_the_licence_is_the_teachers_or_the_given_one(start: Callable[..., Hub],
 
 def test_a_dry_run_needs_no_token_and_asks_nobody(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
-    planned = Client(hub.url).plan(locate_student(str(run)), "ada/student")
+    planned = Client(hub.url).plan(local_student(str(run)), "ada/student")
     assert (set(planned.files), planned.user, planned.warnings) == (PUBLISHED, None, [])
     assert 'from_pretrained("ada/student")' in planned.card
     student.tell(run, license={}, hub_id=None)
-    planned = Client(hub.url).plan(locate_student(str(run / "export")), "ada/student")
+    planned = Client(hub.url).plan(local_student(str(run / "export")), "ada/student")
     assert any("--license" in warning for warning in planned.warnings)
     assert not hub.requests
 
@@ -242,7 +242,7 @@ def test_prose_of_the_exports_own_card_is_published_with_a_new_repo(start: Calla
     hub, readme = start(), run / "export" / "README.md"
     model_card.write(run / "export")
     readme.write_text(readme.read_text() + "\nMade for the museum.\n")
-    assert "Made for the museum." in Client(hub.url, ADA.token).plan(locate_student(str(run)), "ada/student").card
+    assert "Made for the museum." in Client(hub.url, ADA.token).plan(local_student(str(run)), "ada/student").card
     push(hub, run)
     assert b"Made for the museum." in (hub.files("ada/student")["README.md"] or b"")
     readme.write_text(readme.read_text().replace("museum", "zoo"))

@@ -109,9 +109,12 @@ def test_resuming_from_an_older_checkpoint_takes_its_steps_again(run: Run) -> No
 
 
 def test_the_newest_checkpoint_of_a_copied_run_is_the_one_written_last(tmp_path: Path) -> None:
+    recipe = config.read("digits")
     for step, written in ((4, 1), (2, 2)):  # resumed from an older one: step 2 is newer than step 4
         (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
-        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text(json.dumps({"written": written}))
+        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text(
+            checkpoint.state_at(step, 1.0, (), recipe).model_copy(update={"written": written}).line()
+        )
     os.utime(tmp_path / "checkpoints" / "step-2", (0, 0))
     assert checkpoint.find("auto", tmp_path) == tmp_path / "checkpoints" / "step-2"
 
@@ -247,7 +250,7 @@ def test_a_half_written_checkpoint_is_never_taken_for_one(run: Run, monkeypatch:
 
     def arm(step: int) -> None:
         if step == 3:
-            monkeypatch.setattr(checkpoint, "save_file", fail)
+            monkeypatch.setattr(checkpoint, "save_tensors", fail)
 
     with pytest.raises(OSError, match="disk full"):
         run(listener=Listener(arm))

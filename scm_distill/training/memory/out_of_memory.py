@@ -8,7 +8,7 @@ import torch
 
 from scm_distill import config
 from scm_distill.autodiff.derivatives import Memory
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.training.memory.plan import Planner, gib
 
 SHOWN = 6  # changes at most
@@ -25,8 +25,7 @@ def explained(
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        on_host = "can't allocate memory" in text  # what the CPU's allocator says
+        on_host = "can't allocate memory" in str(error)  # what the CPU's allocator says
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not on_host:
             raise
         changes: list[tuple[str, int]] = []
@@ -36,4 +35,4 @@ def explained(
         fix = f"One of these, most effective first: {'; '.join(advice)}." if advice else "Use a smaller teacher.call."
         if path := saved():
             fix += f" Then --resume {path}."
-        raise UserError(f"Out of memory: {text[:200]}", fix, code=1) from error
+        raise UserError(f"Out of memory: {one_line(error)}", fix, code=1) from error
