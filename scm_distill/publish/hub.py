@@ -29,7 +29,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PushPlan:
     """What a push would send."""
 
     repo: str
@@ -49,7 +49,7 @@ class RemoteState:
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What a push did. `commit` is the newest one, whether or not it is of this push."""
 
     repo: str
@@ -115,7 +115,7 @@ class Client:
             licence.refuse_unknown(picked, facts)
         return picked, licence.warnings(picked, inherited, facts["hub_id"], gated=gated)
 
-    def plan(self, model: StudentFolder, repo: str, *, private: bool = False, license: str | None = None) -> Planned:
+    def plan(self, model: StudentFolder, repo: str, *, private: bool = False, license: str | None = None) -> PushPlan:
         """What `push` would send; asks the Hub for nothing but the account, and that only with a token."""
         account = self.whoami(repo) if self.token else None
         if account and "/" not in repo:
@@ -129,7 +129,7 @@ class Client:
             files, _ = self._staged(model, repo, Path(folder), picked, given=license is not None)
             sizes = {name: path.stat().st_size for name, path in files.items()}
             text = files["README.md"].read_text(encoding="utf-8")
-        return Planned(repo, sizes, text, str(account["name"]) if account else None, said)
+        return PushPlan(repo, sizes, text, str(account["name"]) if account else None, said)
 
     def push(
         self,
@@ -141,7 +141,7 @@ class Client:
         create_pr: bool = False,
         license: str | None = None,
         report: Reporter,
-    ) -> Pushed:
+    ) -> PushResult:
         """Publish `model` in one commit: what changed since the last one, if anything. Raises UserError.
 
         `revision` is a branch, made where there is none; `create_pr` proposes the commit and changes no branch.
@@ -175,7 +175,7 @@ class Client:
                 commit, url = done.oid, done.pr_url or url
             else:
                 report.say(f"nothing to upload: {repo} holds these {len(files)} files already")
-        return Pushed(repo, url, commit, target.private, sorted(files), sorted(sent), size)
+        return PushResult(repo, url, commit, target.private, sorted(files), sorted(sent), size)
 
     def _url(self, repo: str, revision: str | None) -> str:
         return f"{self.endpoint}/{repo}" + (f"/tree/{quote(revision, safe='/')}" if revision else "")
