@@ -12,12 +12,12 @@ A recipe is the name of a packaged one, a .yaml file, a mapping of its sections,
 checked; overrides are KEY=VALUE strings as after `-s`, or a mapping. This one runs in seconds, and learns nothing:
 
 >>> recipe = read_recipe("digits", {
-...     "train.steps": 3, "train.batch_size": 8, "train.evaluate_samples": 4, "train.stop_if_worse": False,
+...     "train.steps": 3, "train.batch_size": 64, "train.evaluate_samples": 4, "train.stop_if_worse": False,
 ...     "adapt.prefit_steps": 2, "adapt.smooth_time": 20, "sampler.teacher_steps": 3,
 ...     "export.samples": 8, "export.t_mid": [1.1],
 ... })
 >>> recipe.train.batch_size
-8
+64
 
 What would a run do? The teacher and the data are opened for the answer, and nothing is written.
 

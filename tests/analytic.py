@@ -44,7 +44,7 @@ def native_time(prediction: Prediction, t: Tensor, sigma_d: float) -> Tensor:
     match prediction:
         case "flow":
             return flow_time(t, sigma_d)
-        case "edm" | "ve_epsilon" | "ve_sample":
+        case "edm":
             return edm_noise(t, sigma_d)
         case _:
             return DiscreteSchedule(LINEAR, sigma_d).network_time(t)
@@ -56,7 +56,7 @@ def native_raw(prediction: Prediction, x_nat: Tensor, time: Tensor, x_0: X0, sig
         case "flow":
             t = flow_to_t(time, sigma_d)
             alpha, sigma = 1 - time, time
-        case "edm" | "ve_epsilon" | "ve_sample":
+        case "edm":
             t = edm_to_t(time, sigma_d)
             alpha, sigma = torch.ones_like(t), (4 * time).exp()
         case _:
@@ -73,9 +73,9 @@ def native_raw(prediction: Prediction, x_nat: Tensor, time: Tensor, x_0: X0, sig
     D = x_0(x_t, t, sigma_d)
     eps = (x_nat - alpha * D) / sigma
     match prediction:
-        case "epsilon" | "ve_epsilon":
+        case "epsilon":
             return eps
-        case "sample" | "ve_sample":
+        case "sample":
             return D
         case "v_prediction":
             return alpha * eps - sigma * D

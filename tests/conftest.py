@@ -1,8 +1,10 @@
 """Tiny random-weight pipelines of diffusers' own classes, saved to disk and loaded through the real code."""
 
 import gc
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,27 +19,77 @@ torch.set_num_threads(1)  # these sizes gain nothing from a second thread, and l
 
 TeacherMaker = Callable[..., Path]
 
+
+class ShortLBFGS(torch.optim.LBFGS):
+    """LBFGS of at most 60 iterations."""
+
+    def __init__(self, parameters: Any, **settings: Any) -> None:
+        super().__init__(parameters, **{**settings, "max_iter": 60, "max_eval": 90})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fewer samples to probe a teacher of pixels with, and a shorter fit of a student's own clock.
+
+    That fit is exact at the two sampling times all the same; tests/models has it at its full length.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not among(request.path, ("maths", "objectives", "models")):
+            patch.setattr(torch.optim, "LBFGS", ShortLBFGS)
+            if setup := sys.modules.get("scm_distill.training.setup"):
+                patch.setattr(setup, "PROBE", 32)
+        yield
+
+
 # Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
-QUICK = ("maths", "objectives", "config", "artifacts", "models", "data")
+QUICK = (
+    "maths", "objectives", "config", "artifacts", "models", "data",
+    *(f"training/test_{name}.py" for name in ("randomness", "optimizer", "endpoint", "prefit", "setup")),
+)  # fmt: skip
 ELSEWHERE = ("wide", "slow", "gpu", "network")
 
+# In these files, tests that go through MANY or more families of the zoo (by a parameter `name`) run on these, or where
+# none of them is among theirs on the first; the others are `wide`. One a kind: pixels, discrete, flow, video, EDM.
+SWEEPS = ("test_conformance.py", "teachers", "sampling/test_open.py", "training/test_verify.py",
+          "training/test_precision.py", "training/test_latents.py", "training/test_conditioning.py")  # fmt: skip
+MANY = 4
+REPRESENTATIVES = ("ddpm", "sd15", "flux", "wan", "stable_audio")
 
-def is_quick(path: Path) -> bool:
-    """Whether the tests of this file, or of files in this folder, are quick."""
+
+def among(path: Path, names: Collection[str]) -> bool:
+    """Whether this file, or a folder that it is in, is one of `names`."""
     name = path.relative_to(Path(__file__).parent).as_posix()
-    return any(name == quick or name.startswith(f"{quick}/") for quick in QUICK)
+    return any(name == one or name.startswith(f"{one}/") for one in names)
+
+
+def sweep(items: list[pytest.Item]) -> None:
+    """Mark as wide the cases of a sweep that are not about a representative."""
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if among(item.path, SWEEPS) and isinstance(parameters.get("name"), str):
+            families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in families.values():
+        of = [case.callspec.params["name"] for case in cases]
+        if len(set(of)) < MANY:
+            continue
+        kept = [name for name in of if name in REPRESENTATIVES] or of[:1]
+        for case, name in zip(cases, of, strict=True):
+            if name not in kept and not any(case.get_closest_marker(mark) for mark in ELSEWHERE):
+                case.add_marker("wide")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     if config.option.markexpr != "quick" or not collection_path.name.startswith("test_"):
         return None
-    return None if is_quick(collection_path) else True
+    return None if among(collection_path, QUICK) else True
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sweep(items)
     for item in items:
-        if is_quick(item.path) and not any(item.get_closest_marker(name) for name in ELSEWHERE):
+        if among(item.path, QUICK) and not any(item.get_closest_marker(name) for name in ELSEWHERE):
             item.add_marker("quick")
 
 
@@ -48,6 +100,11 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # or the bindings of Triton report leaks
+
+
+def wide(*cases: Any) -> list[Any]:
+    """Cases of a parametrization that only `pytest -m wide` runs."""
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.wide) for case in cases]
 
 
 def tiny_net(*, classes: int | None = None, channels: int = 1, **changes: object) -> UNet2DModel:

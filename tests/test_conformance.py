@@ -80,7 +80,7 @@ def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Te
     student, teacher = self_check.alone(trained.student), trained.loaded.teacher
     convention = teacher.convention or Convention("x", "t", {}, teacher.sample_shape, teacher.sample_shape)
     steps = [
-        Step([Call("", {convention.x: x}, torch.zeros(1, *teacher.sample_shape))], seen["last"], seen["last"], 0, 0, 0)
+        Step([Call("", {convention.x: x}, torch.zeros(1, *teacher.sample_shape))], seen["last"], seen["last"])
         for x in (seen["x0"], seen["x1"])
     ]
     if "z" in seen:

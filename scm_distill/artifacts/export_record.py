@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from scm_distill.artifacts.record import Part, Record
 
@@ -110,6 +110,13 @@ class ExportRecord(Record):
     call: Arguments
     lora: Adapter | None
     facts: Facts
+
+    @field_validator("call")
+    @classmethod
+    def _has_steps(cls, call: Arguments) -> Arguments:
+        if not isinstance(call.get("num_inference_steps"), int):
+            raise ValueError("num_inference_steps is not there")
+        return call
 
 
 class SearchRecord(Record):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from scm_distill.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 WRITING, OLD = ".writing-", ".old-"  # before the name of what is not complete yet, and of what is being replaced
@@ -135,6 +136,17 @@ def read_tensors(path: Path) -> dict[str, "Tensor"]:
         raise Damaged(path, f"is no safetensors file: {one_line(error)}") from error
 
 
+def is_tensors(path: Path) -> bool:
+    """Whether `path` is a safetensors file that is there completely; only its header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def _sort_metadata(path: Path) -> None:
     """Rewrite the header of a safetensors file: 8 bytes of length, then JSON, in place since its length is the same."""
     with path.open("r+b") as file:
@@ -165,6 +177,19 @@ def sha256_of(*files: Path) -> str:
         with file.open("rb") as stream:
             sums.append((file.name, hashlib.file_digest(stream, "sha256").hexdigest()))
     return sums[0][1] if len(sums) == 1 else hashlib.sha256(repr(sums).encode()).hexdigest()
+
+
+def read_picture(path: Path) -> "Image":
+    """The picture in a file, or the first frame of a clip, as RGB. Raises Damaged where it is missing or none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # each of Pillow's decoders has errors of its own for what it cannot read
+        raise Damaged(path, "is no readable picture") from error
 
 
 def lines_of(path: Path) -> list[str]:

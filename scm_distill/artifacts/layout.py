@@ -1,9 +1,7 @@
 """Names and places of what lies on disk: in a run folder, in an export, and where a student that was named is."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scm_distill import config
 from scm_distill.artifacts.export_record import ExportRecord
@@ -39,11 +37,6 @@ class StudentFolder:
 
     export: Path
     run: Path | None
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the card is made of. Raises UserError for an export that has none."""
-        return read_facts(self.export)[1]
 
 
 def locate(model: str) -> StudentFolder | None:
@@ -115,47 +108,3 @@ def _no_student(model: str) -> UserError:
     return UserError(
         f"{model} is no few-step student: it has no {FACTS}.", "Give a run folder, or the export folder in it."
     )
-
-
-def facts_of(model: str) -> dict[str, Any]:
-    """What an export says of itself; empty where it is an older one."""
-    return dict(written(pipeline_of(model))["facts"])
-
-
-def written(folder: str) -> dict[str, Any]:
-    """What an export, in a folder or on the Hub, says of itself. Raises UserError where it says nothing."""
-    path = Path(folder) / FACTS
-    if not path.is_file() and not Path(folder).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(folder, FACTS))
-        except (HfHubHTTPError, LocalEntryNotFoundError):
-            path = Path(FACTS + " of the Hub")
-    try:
-        said = json.loads(path.read_text())
-        return {"call": dict(said["call"]), "facts": dict(said.get("facts", {}))}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{folder} is no few-step student: it has no {FACTS}.", "Give a run folder, or the export folder in it."
-        ) from error
-
-
-def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of an export's two-step call, and its facts, `lora` among them. Raises UserError for none."""
-    path = folder / FACTS
-    known = _read_json(path) if path.is_file() else {}
-    if "facts" not in known:
-        raise UserError(
-            f"{folder} has no facts to write a card from: {FACTS} is missing, or of an older version.",
-            "Export it again: scm-distill train RUN/config.yaml -o RUN --resume auto",
-        )
-    return known["call"], {**known["facts"], "lora": known.get("lora")}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: {error}", "Remove it, and make it again.") from error

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad as fwAD
 
 from scm_distill.autodiff import flash
+from scm_distill.autodiff.torch_private import cpu_attention_backward
 
 CHUNK = 2**20  # entries of S at a time; on a GPU, which wants larger products, 16 times as many
 
@@ -139,9 +140,7 @@ class Chunked(torch.autograd.Function):
         if lse is not None:  # PyTorch's own backward for the CPU, of all that the forward would have saved
             if mask is not None and mask.dtype == torch.bool:
                 mask = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                g, q, k, v, o, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale
-            )
+            grads = cpu_attention_backward(g, q, k, v, o, lse, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scale)
             return *grads, None, None, None, None
         wide = torch.promote_types(q.dtype, torch.float32)
         gq = torch.empty_like(q)

@@ -1,12 +1,12 @@
 """Ways to get F with its reverse graph, and cos t sin t dF/dt without one.
 
 x     x_t / sigma_d                       (B, ...)        t   time in radians                  (B,)
-v     dx/dt, along which F is derived     (B, ...)        cond   keyword arguments, batched
+v     dx/dt, along which F is derived     (B, ...)        cond   conditions, see maths/cond.py
 
 `OnePass` spends 2 + a forwards on both (a is attention's share of a forward), `TwoPasses` 3 + a. Both are exact.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +18,9 @@ from torch.autograd import forward_ad as fwAD
 
 from scm_distill.autodiff import dual
 from scm_distill.autodiff.forward_ad import TangentMode, jvp
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.trigflow import like
 
-Cond = Mapping[str, Tensor]
 Velocity = Callable[[Tensor, Tensor, Cond], Tensor]
 Memory = Literal["fast", "lean"]
 Compile = Literal["off", "blocks", "step"]

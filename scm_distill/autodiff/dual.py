@@ -15,10 +15,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad as fwAD
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from scm_distill.autodiff.forward_ad import TangentMode
 from scm_distill.autodiff.rules import RULES
+from scm_distill.autodiff.torch_private import (
+    DisableTorchFunctionSubclass,
+    make_wrapper_subclass,
+    tree_flatten,
+    tree_map,
+    tree_unflatten,
+)
 
 
 class Dual(Tensor):
@@ -37,7 +43,7 @@ class Dual(Tensor):
     @staticmethod
     def __new__(cls, primal: Tensor, tangent: Tensor) -> "Dual":
         """Of a primal and its tangent, equal in shape and dtype."""
-        made: Dual = Tensor._make_wrapper_subclass(
+        made: Dual = make_wrapper_subclass(
             cls, primal.shape, strides=primal.stride(), dtype=primal.dtype, device=primal.device
         )
         made.primal, made.tangent = primal, tangent.detach()
@@ -54,7 +60,7 @@ class Dual(Tensor):
         kwargs = kwargs or {}
         if func in cls._plain:
             return func(*tree_map(_primal, args), **tree_map(_primal, kwargs))
-        with fwAD.dual_level(), torch._C.DisableTorchFunctionSubclass():
+        with fwAD.dual_level(), DisableTorchFunctionSubclass():
             inner, named = tree_map(_enter, list(args)), tree_map(_enter, dict(kwargs))
             with TangentMode():
                 result = RULES.get(func, func)(*inner, **named)

@@ -16,9 +16,17 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad as fwAD
 
 from scm_distill.autodiff.attention import scaled_dot_product_attention
+from scm_distill.autodiff.torch_private import (
+    gelu_backward,
+    native_group_norm,
+    native_group_norm_backward,
+    native_layer_norm,
+    native_layer_norm_backward,
+    silu_backward,
+    softmax_backward,
+)
 
 functional = torch.nn.functional
-aten = torch.ops.aten
 Function = Callable[..., Any]
 
 
@@ -170,8 +178,8 @@ def _layer_norm(
     y = functional.layer_norm(x, normalized_shape, w, b, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
         x, dx, shape = plain(x).to(y.dtype), dx.to(y.dtype), list(normalized_shape)
-        _, mean, rstd = aten.native_layer_norm(x, shape, None, None, eps)
-        dy = aten.native_layer_norm_backward(dx, x, shape, mean, rstd, None, None, [True, False, False])[0]
+        _, mean, rstd = native_layer_norm(x, shape, None, None, eps)
+        dy = native_layer_norm_backward(dx, x, shape, mean, rstd, None, None, [True, False, False])[0]
         dy = dy if w is None else dy * w
     return dual(y, dy)
 
@@ -187,8 +195,8 @@ def _group_norm(
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
         x, dx = (v.to(y.dtype).contiguous() for v in (plain(x), dx))
         size = (len(x), x.shape[1], x[0, 0].numel())
-        _, mean, rstd = aten.native_group_norm(x, None, None, *size, num_groups, eps)
-        dy = aten.native_group_norm_backward(dx, x, mean, rstd, None, *size, num_groups, [True, False, False])[0]
+        _, mean, rstd = native_group_norm(x, None, None, *size, num_groups, eps)
+        dy = native_group_norm_backward(dx, x, mean, rstd, None, *size, num_groups, [True, False, False])[0]
         dy = dy if w is None else dy * w.reshape(-1, *[1] * (x.ndim - 2))
     return dual(y, dy)
 
@@ -219,7 +227,7 @@ def _silu(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT0
         return functional.silu(input, inplace=inplace)
     y = functional.silu(x)
     with torch.no_grad():
-        dy = aten.silu_backward(dx, plain(x))
+        dy = silu_backward(dx, plain(x))
     return dual(y, dy)
 
 
@@ -229,7 +237,7 @@ def _gelu(input: Tensor, approximate: str = "none") -> Tensor:
         return functional.gelu(input, approximate=approximate)
     y = functional.gelu(x, approximate=approximate)
     with torch.no_grad():
-        dy = aten.gelu_backward(dx, plain(x), approximate=approximate)
+        dy = gelu_backward(dx, plain(x), approximate=approximate)
     return dual(y, dy)
 
 
@@ -242,7 +250,7 @@ def _softmax(function: Function) -> Function:
             return function(input, dim, *args, **kwargs)  # type: ignore[no-any-return]
         y: Tensor = function(x, dim, *args, **kwargs)
         with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
-            dy = aten._softmax_backward_data(dx.to(y.dtype), plain(y), dim, y.dtype)
+            dy = softmax_backward(dx.to(y.dtype), plain(y), dim, y.dtype)
         return dual(y, dy)
 
     return rule

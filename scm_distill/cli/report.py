@@ -21,7 +21,7 @@ def report(
     with console.user_errors(as_json=as_json):
         from scm_distill import report
 
-        path = report.write(run, out)
+        path = report.write(run, out, report=console.Live(quiet=as_json))
         if as_json:
             console.result_json({"report": str(path)})
             return

@@ -15,10 +15,10 @@ from torch import Tensor
 from scm_distill import __version__, config
 from scm_distill import report as report_page
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorIdentity, Ratios, Row
+from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorIdentity
 from scm_distill.artifacts.export_record import TeacherCall
 from scm_distill.artifacts.layout import recipe_of
-from scm_distill.artifacts.private import named, public, without_paths
+from scm_distill.artifacts.private import hidden, named, public
 from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import EvaluationResult
@@ -134,11 +134,11 @@ def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord 
     recipe = recipe_of(request.model)
     accelerator = distributed.processes(cpu=request.device == "cpu" or not torch.cuda.is_available())
     device = _device(request, accelerator)
-    how: dict[str, Any] = {
+    options: open.SamplerOptions = {
         "dtype": dtype_of(request.dtype), "device": device, "batch": request.batch, "report": report,
     }  # fmt: skip
-    student = open.open_student(request.model, **how)
-    teacher, name = teacher_of(request.teacher, request.model, student, how)
+    student = open.open_student(request.model, **options)
+    teacher, name = teacher_of(request.teacher, request.model, student, options)
     data = request.data or (recipe.data.source if recipe else OWN_TEACHER)
     seeds, conditions = _samples(request, recipe, student, data).samples(student.facts, request.model)
     extractor, score = _instruments(request, student, data, device)
@@ -156,7 +156,6 @@ def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord 
     notes += _doubts(reference, student, teacher, n=len(seeds))
     on = device if device.type == "cuda" else None  # others have no float64, or are the CPU
     table = side_by_side.rows(contenders, measurements, reference, report, seed=request.seed, device=on)
-    ratios = side_by_side.ratios(contenders, measurements, table)
     return EvaluationRecord(
         date=time.strftime("%Y-%m-%d"),
         teacher=public(name),
@@ -170,11 +169,11 @@ def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord 
         dtype=request.dtype,
         versions={"scm-distill": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
         extractor=ExtractorIdentity.model_validate(extractor.identity),
-        **({"clip": ExtractorIdentity.model_validate(score.identity)} if score else {}),
-        rows=tuple(Row(**row) for row in sorted(table, key=lambda row: (row["who"], row["steps"]))),
-        ratios=Ratios(**ratios) if ratios else None,
-        guidance=TeacherCall(**teacher.guidance),
-        notes=tuple(without_paths(notes)),
+        clip=ExtractorIdentity.model_validate(score.identity) if score else None,
+        rows=tuple(sorted(table, key=lambda row: (row.who, row.steps))),
+        ratios=side_by_side.ratios(contenders, measurements, table),
+        guidance=TeacherCall.model_validate(teacher.guidance),
+        notes=tuple(map(hidden, notes)),
     )
 
 
@@ -225,7 +224,7 @@ def _renew(folder: Path, report: Reporter) -> None:
         card.write(folder)
         run = layout.run_of(folder)
         if run and (run / "metrics.jsonl").is_file():
-            report.say(f"report: {report_page.write(run)}")
+            report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
 
@@ -265,7 +264,7 @@ class _Work:
         self.report.begin("reference", len(share(len(real), self.accelerator)))
         cached = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
-        notes.append(f"reference: {len(real)} of {real.found} real samples, features {cached.origin}")
+        notes.append(f"reference: {len(real)} of {real.total} real samples, features {cached.origin}")
         return cached.features
 
     def measure(

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 
 from scm_distill import config, teachers
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.commands.arguments import AnyPath, Overrides, read_recipe
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import ExportCheck, InspectResult, TangentCheck
 from scm_distill.errors import UserError
 from scm_distill.export import bundle, self_check, t_mid
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter, Silent
 from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.latents import TrainingData
 from scm_distill.training.memory.plan import Planner
 from scm_distill.training.run import Trained
@@ -48,7 +48,7 @@ def inspect(
     F = loaded.F_teacher
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
         prepared = _prepared(recipe, read, Path(temporary))
-        cond = on(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
+        cond = on_device(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
         t = torch.linspace(F.clock.t_min, loaded.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
         noise = torch.randn(TIMES, *read.sample_shape, generator=torch.Generator().manual_seed(0))
         x_t = F.sigma_d * noise.to(device)

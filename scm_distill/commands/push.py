@@ -15,7 +15,7 @@ from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.publish import hub
 from scm_distill.publish.hub import PushPlan, PushResult
-from scm_distill.publish.licence import copy_licence
+from scm_distill.publish.licence import TeacherLicence, copy_licence
 
 
 def preflight(recipe: config.Recipe) -> list[str]:
@@ -31,12 +31,12 @@ def preflight(recipe: config.Recipe) -> list[str]:
     client = hub.Client()
     target = client.preflight(planned.repo, private=planned.private)
     hub_id = teachers.hub_id_of(repo)
-    facts = {"base_model": hub_id or Path(repo).name, "hub_id": hub_id, "license": teachers.license_of(repo)}
+    teacher = TeacherLicence(hub_id or Path(repo).name, hub_id, teachers.license_of(repo))
     with tempfile.TemporaryDirectory() as as_exported:
         copy_licence(repo, Path(as_exported))
-        _, warnings = client.licence(facts, planned.license, Path(as_exported), public=not target.private)
+        _, warnings = client.licence(teacher, planned.license, Path(as_exported), public=not target.private)
     kind = "private" if target.private else "public"
-    return [f"{target.repo} ({kind}, {'there' if target.exists else 'new'}) may be written", *warnings]
+    return [f"{target.repo} ({kind}, {'exists' if target.exists else 'new'}) may be written", *warnings]
 
 
 def publish(recipe: config.Recipe, folder: Path, report: Reporter) -> str | None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -16,6 +15,7 @@ from scm_distill.data import pictures
 from scm_distill.data.saving import save
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import open
+from scm_distill.sampling.backends import Condition
 from scm_distill.sampling.open import name_of, teacher_of
 from scm_distill.sampling.request import SampleRequest, device_of, dtype_of
 from scm_distill.sampling.sampler import Sampler
@@ -33,7 +33,7 @@ class _Draw:
     steps: int
     files: list[str]
     seeds: list[int]
-    conditions: list[Any]
+    conditions: list[Condition]
 
 
 @quiet()
@@ -73,10 +73,11 @@ def sample(
     texts, file = [prompts] if isinstance(prompts, str) else list(prompts), str(prompts_file) if prompts_file else None
     request = SampleRequest(texts, file, class_text(classes), n, seed)
     request.check()
-    how: dict[str, Any] = {
-        "dtype": dtype_of(dtype), "device": device_of(device), "batch": batch, "compile": compile, "report": report,
+    place = device_of(device)
+    options: open.SamplerOptions = {
+        "dtype": dtype_of(dtype), "device": place, "batch": batch, "compile": compile, "report": report,
     }  # fmt: skip
-    student = open.open_student(model, **how)
+    student = open.open_student(model, **options)
     seeds, conditions = request.samples(student.facts, model)
     made_for = student.facts.default_steps
     student.check(steps := steps or made_for)
@@ -87,7 +88,7 @@ def sample(
 
     draws = [_Draw("student", student, steps, files(""), seeds, conditions)]
     if compare:
-        teacher, _ = teacher_of(str(compare), model, student, how)
+        teacher, _ = teacher_of(str(compare), model, student, options)
         draws.append(_Draw("teacher", teacher, teacher.facts.default_steps, files("-teacher"), seeds, conditions))
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
@@ -98,7 +99,7 @@ def sample(
     return SampleResult(
         folder=folder,
         samples=len(seeds),
-        device=name_of(how["device"]),
+        device=name_of(place),
         dtype=dtype,
         student=mine,
         teacher=its,

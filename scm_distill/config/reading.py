@@ -41,7 +41,7 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
     path = path_of(recipe)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is no readable YAML: {one_line(error, 400)}.", "Mend the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sections.", f"A recipe has the sections {', '.join(Recipe.model_fields)}.")

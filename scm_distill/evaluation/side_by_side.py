@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scm_distill.artifacts.evaluation_record import Ratios, Row
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import squared_errors
@@ -96,9 +97,10 @@ def rows(
     *,
     seed: int,
     device: torch.device | None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """A line of the table for each contender, against the features of the reference (M, D), computed on `device`."""
-    real, table = _some(reference, seed), []
+    real = _some(reference, seed)
+    table: list[Row] = []
     spread = metrics.diversity(real, device)
     report.begin("distances", len(them))
     for i, (one, tally) in enumerate(zip(them, tallies, strict=True)):
@@ -118,16 +120,16 @@ def rows(
         if len(tally.scores):
             found["clip_score"] = float(tally.scores.mean())
         table.append(
-            {
-                "who": one.who,
-                "scheduler": one.sampler.facts.scheduler,
-                "steps": one.steps,
-                "nfe": float((evaluations * samples).sum() / samples.sum()),
-                "batch": one.sampler.size,
-                "ms_per_sample": 1000 * float((seconds / samples).median()),
-                "metrics": found,
-                "kid_std": kid_std,  # over its subsets
-            }
+            Row(
+                who=one.who,
+                scheduler=one.sampler.facts.scheduler,
+                steps=one.steps,
+                nfe=float((evaluations * samples).sum() / samples.sum()),
+                batch=one.sampler.size,
+                ms_per_sample=1000 * float((seconds / samples).median()),
+                metrics=found,
+                kid_std=kid_std,
+            )
         )
         report.advance(i + 1)
     report.end()
@@ -140,19 +142,17 @@ def _some(features: Tensor, seed: int) -> Tensor:
     return features[order[:MOST_PAIRS]]
 
 
-def ratios(
-    them: Sequence[Contender], tallies: Sequence[Measurement], table: Sequence[dict[str, Any]]
-) -> dict[str, float]:
+def ratios(them: Sequence[Contender], tallies: Sequence[Measurement], table: Sequence[Row]) -> Ratios | None:
     """The two-step student against the teacher at its default: fd student / teacher, the others teacher / student.
 
-    The wall clock is compared round by round, and the median taken. Empty where the student did not take two steps.
+    The wall clock is compared round by round, and the median taken. None where the student did not take two steps.
     """
     two = next((i for i, one in enumerate(them) if one.who == "student" and one.steps == TWO), None)
     if two is None:
-        return {}
+        return None
     full, few = table[0], table[two]
-    return {
-        "fd": few["metrics"]["fd"] / full["metrics"]["fd"],
-        "nfe": full["nfe"] / few["nfe"],
-        "wall_clock": float((tallies[0].rounds[:, 1] / tallies[two].rounds[:, 1]).median()),
-    }
+    return Ratios(
+        fd=few.metrics["fd"] / full.metrics["fd"],
+        nfe=full.nfe / few.nfe,
+        wall_clock=float((tallies[0].rounds[:, 1] / tallies[two].rounds[:, 1]).median()),
+    )

@@ -1,31 +1,29 @@
 """Export: search t_mid, put it on the stock scheduler's grid, write the folder, check it against ourselves."""
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers import DDPMPipeline
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.artifacts import private
-from scm_distill.artifacts.layout import FACTS
+from scm_distill.artifacts import files, layout, private
+from scm_distill.artifacts.export_record import Arguments, Distance, ExportRecord, Searched, SearchRecord
+from scm_distill.artifacts.files import atomically, save_tensors
 from scm_distill.errors import UserError
 from scm_distill.export import facts, gallery, lora, schedulers, self_check
 from scm_distill.export.reversed_flow import reverse
 from scm_distill.export.schedulers import Grid
 from scm_distill.export.self_check import Checked, check
-from scm_distill.export.t_mid import _distance, _reference, _table, grids
+from scm_distill.export.t_mid import data_reference, distance_table, distance_to_data, grids
 from scm_distill.maths.clocks import EDMClock, alphas_cumprod_of, flow_time
+from scm_distill.maths.cond import on_device
 from scm_distill.models import low_pass, reclock
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.publish import card, licence
-from scm_distill.training.conditioning import on
 from scm_distill.training.run import Trained
 
 TOLERANCE = 1e-4  # largest difference between stock diffusers and ourselves, pixels in [-1, 1], or relative
@@ -36,42 +34,34 @@ class Exported:
     """Where the student is, and what was measured on the way."""
 
     folder: Path
-    t_max: float
-    t_mid: float
-    table: list[dict[str, float | str | int]]  # sampler, network evaluations, distance to the data
-    search: list[dict[str, float]]  # t_mid, distance
+    t_max: float  # radians
+    t_mid: float  # radians
+    table: tuple[Distance, ...]
+    search: tuple[Searched, ...]
     difference: float  # stock diffusers against ourselves, relative (pixels: largest)
-    call: dict[str, Any]  # the arguments of the two-step stock call, beside the prompt
+    call: Arguments  # of the two-step stock call, beside the prompt
 
 
 def write(trained: Trained, out: Path, report: Reporter) -> Exported:
     """Write `out` (the run's export folder), complete or not at all. Raises UserError if it does not check."""
     network = trained.student
-    _recover(out)
-    card.check(out / "README.md")
-    reference, eps, cond = _reference(trained)
+    files.recover(out)
+    card.check(out / layout.CARD)
+    reference, eps, cond = data_reference(trained)
     report.begin("export", 3)
     found = grids(trained)
-    search = [
-        {"t_mid": grid.t_mid, "distance": _distance(network, reference, eps, cond, (grid.t_max, grid.t_mid))}
+    search = tuple(
+        Searched(t_mid=grid.t_mid, distance=distance_to_data(network, reference, eps, cond, (grid.t_max, grid.t_mid)))
         for grid in found
-    ]
-    best = found[min(range(len(found)), key=lambda i: search[i]["distance"])]
-    report.say(
-        "t_mid search, distance to the data: " + ", ".join(f"{s['t_mid']:.3g}: {s['distance']:.4g}" for s in search)
     )
+    best = found[min(range(len(found)), key=lambda i: search[i].distance)]
+    report.say("t_mid search, distance to the data: " + ", ".join(f"{s.t_mid:.3g}: {s.distance:.4g}" for s in search))
     report.advance(1)
-    table = _table(trained, reference, eps, cond, best)
+    table = distance_table(trained, reference, eps, cond, best)
     report.advance(2)
-    beside = out.with_name(out.name + ".writing")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    with atomically(out) as beside:
         call, checked = fill(beside, trained, best, table, search, report)
-        card.write(beside, out / "README.md")
-        _swap(beside, out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        card.write(beside, out / layout.CARD)
     report.advance(3)
     report.end()
     report.say(f"stock diffusers reproduces the student's two steps to {checked.relative:.1e}")
@@ -82,10 +72,10 @@ def fill(
     folder: Path,
     trained: Trained,
     best: Grid,
-    table: list[dict[str, float | str | int]],
-    search: list[dict[str, float]],
+    table: tuple[Distance, ...],
+    search: tuple[Searched, ...],
     report: Reporter,
-) -> tuple[dict[str, Any], Checked]:
+) -> tuple[Arguments, Checked]:
     """Write all of an export but its card; the two-step call, and the check. Raises UserError if it does not check."""
     network = trained.student
     metadata = {
@@ -100,7 +90,7 @@ def fill(
     call = save(trained, student, best, folder, metadata, report)
     private.forget_paths(folder)
     licence.copy_licence(trained.loaded.teacher.source.repo, folder)
-    (folder / "t_mid_search.json").write_text(json.dumps({"chosen": best.t_mid, "search": search}, indent=1) + "\n")
+    SearchRecord(chosen=best.t_mid, search=search).write(folder / layout.SEARCH)
     checked = check(folder, student, best, trained, call)
     if not checked.relative <= TOLERANCE:
         raise UserError(
@@ -109,45 +99,28 @@ def fill(
             code=1,
         )
     adapter = lora.write(folder, trained, student, best, call, report)
-    shown = gallery.write(folder, trained, call, report)
-    known = facts.collect(folder, trained, best, table, search, checked, shown)
-    (folder / FACTS).write_text(json.dumps({"call": call, "lora": adapter, "facts": known}, indent=1) + "\n")
+    gallery_samples = gallery.write(folder, trained, call, report)
+    known = facts.collect(folder, trained, best, table, search, checked, gallery_samples)
+    ExportRecord(call=call, lora=adapter, facts=known).write(folder / layout.FACTS)
+    files.follow_umask(folder)
     return call, checked
-
-
-def _recover(out: Path) -> None:
-    """Put back an export that a killed process had moved aside."""
-    old = out.with_name(out.name + ".old")
-    if old.exists() and not out.exists():
-        old.rename(out)
-
-
-def _swap(new: Path, out: Path) -> None:
-    """Put `new` where `out` was; one of them is on disk at every moment, if only as `.old`."""
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save(
     trained: Trained, student: Network, best: Grid, folder: Path, metadata: dict[str, str], report: Reporter
-) -> dict[str, Any]:
+) -> Arguments:
     """Write the pipeline folder and student.safetensors; the arguments of its two-step call."""
     teacher = trained.loaded.teacher
     if teacher.reading is None:
         net, bar = _pixel(student, best, trained.recipe, report)
         scheduler = schedulers.discrete(bar, student.prediction, best.original)
         DDPMPipeline(unet=net, scheduler=scheduler).save_pretrained(str(folder))
-        call: dict[str, Any] = {"num_inference_steps": 2}
+        call: Arguments = {"num_inference_steps": 2}
     else:
         net, scheduler, call = _traced(trained, student, best)
         parts = {teacher.reading.stock.denoiser: net, "scheduler": scheduler, **teacher.family.parts()}
         teacher.source.load(**parts).save_pretrained(str(folder))
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    save_file(weights, folder / "student.safetensors", metadata={"format": "pt", **metadata})
+    save_tensors(net.state_dict(), folder / layout.WEIGHTS, {"format": "pt", **metadata})
     return call
 
 
@@ -165,7 +138,7 @@ def _pixel(student: Network, best: Grid, recipe: config.Recipe, report: Reporter
     return stock_network.net, alphas_cumprod_of(t, student.sigma_d)
 
 
-def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, dict[str, Any]]:
+def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, Arguments]:
     """Any other denoiser as a stock network, its scheduler, and the arguments of the call beside the prompt."""
     teacher, conditioning = trained.loaded.teacher, trained.data.conditioning
     reading, family = teacher.reading, teacher.family
@@ -183,8 +156,9 @@ def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, d
     if kind == "flow" and old.config.get("invert_sigmas", False):
         reference_step = reading.reference_steps[0]
         total = float(student.clock.network_time(torch.tensor(0.0)).round())
-        net = reverse(student, net, reference_step.x_nat.cpu(), on(reference_step.cond, torch.device("cpu")), total)
-    call: dict[str, Any] = {"num_inference_steps": 2, **reading.stock.extra}
+        cond = on_device(reference_step.cond, torch.device("cpu"))
+        net = reverse(student, net, reference_step.x_nat.cpu(), cond, total)
+    call: Arguments = {"num_inference_steps": 2, **reading.stock.extra}
     if reading.convention.scale_of or isinstance(trained.recipe.guidance.scale, tuple):
         call["guidance_scale"] = conditioning.evaluation_scale
     elif reading.stock.guided_by == "guidance_scale" and not family.carries_no_guidance:

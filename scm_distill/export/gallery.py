@@ -8,43 +8,46 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from scm_distill.artifacts import layout
+from scm_distill.artifacts.export_record import Arguments, Sample
 from scm_distill.data.pictures import is_sound, picture
 from scm_distill.data.saving import save
 from scm_distill.progress import Reporter
 from scm_distill.sampling import pixel_student
-from scm_distill.sampling.backends import Facts, Pipeline, Pixels
+from scm_distill.sampling.backends import Facts, PipelineBackend, PixelBackend
 from scm_distill.teachers import Teacher
 from scm_distill.training.run import Trained
 
-FOLDER = "samples"  # in an export
 PIXELS, TRACED = 8, 4  # pictures; a decoder is slow
 ENOUGH = 300.0  # seconds, after which no further one is begun: on a CPU a clip may take as long
 SMALLEST = 128  # pixels: smaller pictures are magnified, by whole factors
 
 
 @torch.no_grad()
-def write(folder: Path, trained: Trained, call: dict[str, Any], report: Reporter) -> list[dict[str, Any]]:
-    """Draw `folder`/samples by stock diffusers on the CPU; what each file shows: its seed, and its prompt or label.
+def write(folder: Path, trained: Trained, call: Arguments, report: Reporter) -> tuple[Sample, ...]:
+    """Draw `folder`/samples by stock diffusers on the CPU.
 
     Sample i is drawn from seed i, the way the card's snippet draws it. Empty where the pipeline's call leaves latents.
     """
     teacher = trained.loaded.teacher
     if call.get("output_type") == "latent":
-        return []
+        return ()
     if teacher.reading is None:
         student = pixel_student.load(str(folder))
-        pixels = Pixels(student.pipeline, student)
+        pixels = PixelBackend(student.pipeline, student)
         conditions = [None if teacher.classes is None else i % teacher.classes for i in range(PIXELS)]
-        facts, samples = pixels.facts, pixels.batch(range(PIXELS), conditions, 2)
+        facts, samples = pixels.facts, pixels.draw_batch(range(PIXELS), conditions, 2)
     else:
         conditions = _spread(teacher, trained.data.prompts)
         facts, samples = _traced(folder, teacher, conditions, call, report)
-    (folder / FOLDER).mkdir()
+    (folder / layout.GALLERY).mkdir()
     key = {"prompt": "prompt", "labels": "label", "none": None}[facts.driver]
-    return [
-        {**_save(sample, folder / FOLDER / str(seed), facts), "seed": seed, **({key: condition} if key else {})}
-        for seed, (sample, condition) in enumerate(zip(samples, conditions, strict=False))
-    ]
+    written = []
+    for seed, (sample, condition) in enumerate(zip(samples, conditions, strict=False)):
+        file, magnified = _save(sample, folder / layout.GALLERY / str(seed), facts)
+        drawn_for = {key: condition} if key else {}
+        written.append(Sample(file=f"{layout.GALLERY}/{file}", magnified=magnified, seed=seed, **drawn_for))
+    return tuple(written)
 
 
 def _spread(teacher: Teacher, recorded: list[Any]) -> list[Any]:
@@ -57,34 +60,37 @@ def _spread(teacher: Teacher, recorded: list[Any]) -> list[Any]:
 
 
 def _traced(
-    folder: Path, teacher: Teacher, conditions: list[Any], call: dict[str, Any], report: Reporter
+    folder: Path, teacher: Teacher, conditions: list[Any], call: Arguments, report: Reporter
 ) -> tuple[Facts, list[Any]]:
     """What the pipeline returns, one by one, as far as there is time."""
     assert teacher.reading is not None
     if teacher.reading.modality != "audio":
         call = {name: value for name, value in call.items() if name != "output_type"}  # PIL
-    maker = Pipeline(DiffusionPipeline.from_pretrained(str(folder)), call, 2)
+    backend = PipelineBackend(DiffusionPipeline.from_pretrained(str(folder)), call, 2)
     samples: list[Any] = []
     begin = time.monotonic()
     for seed, condition in enumerate(conditions):
-        samples.append(maker.one(seed, condition, 2))
+        samples.append(backend.draw_one(seed, condition, 2))
         if time.monotonic() - begin > ENOUGH and len(samples) < len(conditions):
             report.say(f"gallery: {len(samples)} of {len(conditions)} samples, since each takes long on the CPU")
             break
-    return maker.facts, samples
+    return backend.facts, samples
 
 
-def _save(sample: Any, path: Path, facts: Facts) -> dict[str, Any]:
-    """Write one sample as .png, .gif or .wav (with a picture of its waveform)."""
-    told: dict[str, Any] = {}
+def _save(sample: Any, path: Path, facts: Facts) -> tuple[str, int]:
+    """Write one sample as .png, .gif or .wav (with a picture of its waveform); its file's name, and its magnification.
+
+    `path` has no ending yet.
+    """
+    factor = 1
     if isinstance(sample, Image.Image):
         factor = max(1, SMALLEST // min(sample.size))
         sample = sample.resize((sample.width * factor, sample.height * factor), Image.Resampling.NEAREST)
-        ending, told = ".png", {"magnified": factor}
+        ending = ".png"
     elif is_sound(sample):
         picture(sample).save(path.with_suffix(".png"))
         ending = ".wav"
     else:
         ending = ".gif"
     save(sample, path.with_suffix(ending), rate=facts.rate, fps=facts.fps)
-    return {"file": f"{FOLDER}/{path.name}{ending}", **told}
+    return path.name + ending, factor

@@ -15,6 +15,7 @@ import torch
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
+from scm_distill.artifacts.export_record import Adapter, Arguments
 from scm_distill.errors import UserError, one_line
 from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
@@ -30,37 +31,37 @@ SAME = 1e-5  # largest relative difference between the teacher with the adapter 
 
 
 def write(
-    folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any], report: Reporter
-) -> dict[str, Any] | None:
-    """Add the adapter's file to a student's folder; what a card says of it. None where no adapter was trained.
+    folder: Path, trained: Trained, merged: Network, best: Grid, call: Arguments, report: Reporter
+) -> Adapter | None:
+    """Add the adapter's file to a student's folder. None where no adapter was trained.
 
-    `merged` is the student with the adapter in its weights, on the CPU. "file" is None where the teacher's stock
-    pipeline cannot be made the student by one; "why" then says so.
+    `merged` is the student with the adapter in its weights, on the CPU. No file is left where the teacher's stock
+    pipeline cannot be made the student by one.
     """
     settings, teacher = trained.recipe.lora, trained.loaded.teacher
     if settings.rank is None:
         return None
     weights = lora.pairs(trained.student.net)
-    facts: dict[str, Any] = {
-        "rank": settings.rank,
-        "alpha": settings.alpha or settings.rank,
-        "targets": settings.targets if isinstance(settings.targets, str) else list(settings.targets),
-        "modules": len(list(lora.adapters(trained.student.net))),
-        "file": None,
-    }
-    driven = {**call, **_unguided(teacher, call)}
+    adapter = Adapter(
+        rank=settings.rank,
+        alpha=settings.alpha or settings.rank,
+        targets=settings.targets if isinstance(settings.targets, str) else tuple(settings.targets),
+        modules=len(list(lora.adapters(trained.student.net))),
+        file=None,
+    )
+    driven: Arguments = {**call, **_unguided(teacher, call)}
     if (why := _missing(teacher)) is None:
         _save(folder, teacher, weights)
         why, found = _compare(folder, trained, merged, best, driven)
         if why is None:
             report.say(f"adapter: {FILE}; the teacher's stock pipeline with it is the student to {found:.1e}")
-            return {**facts, "file": FILE, "call": driven, "difference": found}
+            return adapter.model_copy(update={"file": FILE, "call": driven, "difference": found})
         (folder / FILE).unlink()
     report.say(f"adapter: only the merged folder is written, since {why}")
-    return {**facts, "why": why}
+    return adapter.model_copy(update={"why": why})
 
 
-def _unguided(teacher: Teacher, call: Mapping[str, Any]) -> dict[str, Any]:
+def _unguided(teacher: Teacher, call: Arguments) -> Arguments:
     """What turns guidance off in the teacher's own pipeline, where the student's folder does that by itself."""
     reading = teacher.reading
     if reading is None or "guidance_scale" in call or reading.stock.guided_by != "guidance_scale":

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 

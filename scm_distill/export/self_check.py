@@ -11,10 +11,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import denoise, diffuse
 from scm_distill.models import lora

@@ -16,26 +16,21 @@ from scm_distill.maths.trigflow import like
 
 @dataclass(frozen=True)
 class GuidanceRule:
-    """u + (w + offset) (c - u), then where `renormalize` says so rescaled to the norm of c along the last dimension.
+    """u + (w + offset) (c - u); with `renormalize` rescaled to the norm of c along the last dimension.
 
-    offset 0 is the classic rule, off at w = 1; offset 1 is c + w (c - u), off at w = 0.
+    Offset 0 is the classic rule, which gives c at w = 1; offset 1 is c + w (c - u), which gives c at w = 0.
     """
 
     offset: int = 0
     renormalize: bool = False
 
-    @property
-    def off(self) -> float:
-        """The scale at which guidance does nothing."""
-        return 1.0 - self.offset
-
     def __call__(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """The guided prediction."""
+        """The guided prediction (B, ...), in the dtype of `c`."""
         guided = u + like(w.to(c) + self.offset, c) * (c - u)
         if self.renormalize:
             guided = guided * (c.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
         return guided
 
     def __str__(self) -> str:
-        """As a formula."""
+        """The rule as a formula, for reports."""
         return ("c + w (c - u)" if self.offset else "u + w (c - u)") + (", renormalised to |c|" * self.renormalize)

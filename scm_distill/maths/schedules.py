@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scm_distill.maths.trigflow import like
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm", "ve_epsilon", "ve_sample"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def native(prediction: Prediction, t: Tensor, sigma_d: float) -> Parameterizatio
 
     epsilon, v_prediction, sample: variance preserving, alpha^2 + sigma^2 = 1. flow: x_nat = (1 - tau) x_0 + tau eps,
     raw = eps - x_0. edm: the preconditioned network F_edm; its input is x_t / sigma_d (rho = 1/sigma_d includes c_in).
-    ve_*: x_nat = x_0 + sigma eps. epsilon is singular at t = pi/2, sample at t = 0.
+    epsilon is singular at t = pi/2, sample at t = 0.
     """
     t = t.double()
     c, s, one = t.cos(), t.sin(), torch.ones_like(t)
@@ -54,14 +54,12 @@ def native(prediction: Prediction, t: Tensor, sigma_d: float) -> Parameterizatio
             rho = 1 / (c + sigma_d * s)
         case "edm":
             rho = one / sigma_d
-        case "ve_epsilon" | "ve_sample":
-            rho = 1 / c
         case _:
             rho = (c.square() + sigma_d**2 * s.square()).rsqrt()
     match prediction:
-        case "epsilon" | "ve_epsilon":
+        case "epsilon":
             a, b = 1 / c, -s / (sigma_d * c)
-        case "sample" | "ve_sample":
+        case "sample":
             a, b = -1 / (sigma_d * s), c / (sigma_d * s)
         case "v_prediction":
             a, b = rho, rho.square() * s * c * (sigma_d**2 - 1) / sigma_d

@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from scm_distill.autodiff.torch_private import foreach_lerp_
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -40,8 +42,8 @@ class PowerEMA(Generic[Module]):
         """Take in the parameters after optimizer step `step`, counted from 1."""
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
         both = [x for x in zip(self.module.parameters(), module.parameters(), strict=True) if x[1].requires_grad]
-        shadow: list[Tensor] = [s for s, _ in both]
-        torch._foreach_lerp_(shadow, [p.detach().to(s.device, torch.float32) for s, p in both], weight)
+        averages: list[Tensor] = [s for s, _ in both]
+        foreach_lerp_(averages, [p.detach().to(s.device, torch.float32) for s, p in both], weight)
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Module]:
@@ -54,8 +56,3 @@ class PowerEMA(Generic[Module]):
             yield self.module.to(device)
         finally:
             self.module.to(home)
-
-    @property
-    def shadow(self) -> dict[str, Tensor]:
-        """The averaged parameters by name."""
-        return dict(self.module.named_parameters())

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad as fwAD
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.autodiff.forward_ad import TangentMode
+from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network
 
@@ -73,7 +73,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
 
     Found by the derivative: e = cos(w tau) and sin(w tau) alike have (de/dtau)^2 = w^2 (1 - e^2).
     """
-    x_t, t, cond = x_t[:FEW], t[:FEW], {name: value[:FEW] for name, value in cond.items()}
+    x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def look(name: str, input: Tensor) -> None:
@@ -90,7 +90,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     ]
     tau = network.clock.network_time(t).float()
     form = native(network.prediction, t, network.sigma_d)
-    plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+    plain = conditional(cond)
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
@@ -158,7 +158,7 @@ def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Mod
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             x = form.scale(x_t)
-            plain = {name: value for name, value in cond.items() if not name.startswith("u/")}
+            plain = conditional(cond)
             network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, plain)
     finally:
         for hook in hooks:
@@ -217,8 +217,3 @@ def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: floa
         width = math.sqrt(low * high)
         low, high = (width, high) if change(network, x_t, t, cond, width) <= tolerance else (low, width)
     return round(low, 2)
-
-
-def _any(module: nn.Module) -> Any:
-    """The module without the static type, whose attributes are the architecture's own."""
-    return module

@@ -1,8 +1,10 @@
-"""A diffusers denoiser in TrigFlow form.
+"""A diffusers denoiser in TrigFlow form: F(x_t / sigma_d, t, cond), dx_t/dt = sigma_d F.
 
 x         x_t / sigma_d                                        (B, ...)
 t         time in radians, float32 or wider                    (B,)
-cond      keyword arguments of the denoiser, batched           {name: (B, ...)}
+tau       the denoiser's own time                              (B,)
+x_nat     the denoiser's own input, rho x_t                    (B, ...)
+cond      conditions, see maths/cond.py                        {name: (B, ...)}
 """
 
 from collections.abc import Callable
@@ -11,19 +13,16 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.maths.clocks import Clock
+from scm_distill.maths.cond import SCALE, Cond, conditional, rows, unconditional, unguided
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.maths.schedules import Prediction, native
 
 
 def in_chunks(f: Callable[..., Tensor], size: int, *tensors: Tensor, cond: Cond) -> Tensor:
-    """f(*tensors, cond) on slices of `size` samples, joined."""
-    parts = [
-        f(*(x[i : i + size] for x in tensors), {k: v[i : i + size] for k, v in cond.items()})
-        for i in range(0, len(tensors[0]), size)
-    ]
-    return torch.cat(parts)
+    """f(*tensors, cond) (B, ...), computed on slices of `size` samples and joined."""
+    slices = [slice(i, i + size) for i in range(0, len(tensors[0]), size)]
+    return torch.cat([f(*(x[part] for x in tensors), rows(cond, part)) for part in slices])
 
 
 class Convention(Protocol):
@@ -35,27 +34,27 @@ class Convention(Protocol):
         ...
 
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond, /) -> Tensor:
-        """The native prediction (B, ...)."""
+        """The native prediction (B, ...) of `net`."""
         ...
 
 
 class Keywords:
-    """net(x_nat, tau, **cond): what a UNet2DModel is."""
+    """The convention of a UNet2DModel: net(x_nat, tau, **cond)."""
 
     batchable = True
 
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
-        """The first output."""
+        """The first output of `net`, (B, ...)."""
         return net(x_nat, tau, **cond, return_dict=False)[0]  # type: ignore[no-any-return]
 
 
 class Network(nn.Module):
-    """F(x_t / sigma_d, t, cond) of a native denoiser with its clock.
+    """F(x_t / sigma_d, t, cond) of the denoiser `net`, which predicts `prediction` at the times of `clock`.
 
     Times, coefficients and F are float32 or wider; with `autocast` the denoiser between them runs in that dtype.
-    Where no gradient is recorded, it sees at most `chunk` samples at a time, so that evaluation fits where training
-    does.
-    With a guidance `rule`, cond["w"] is the scale (B,) and the entries u/NAME are the unconditional ones.
+    Where no gradient is recorded, the denoiser gets at most `chunk` samples at a time, so that a large evaluation batch
+    needs no more memory than training. `call` is how the denoiser is called (default: `Keywords`). With a guidance
+    `rule`, a batch whose `cond` holds a scale w is guided: F is then the rule of two predictions.
     """
 
     def __init__(
@@ -83,29 +82,29 @@ class Network(nn.Module):
         return Network(self.net, self.clock, self.prediction, self.sigma_d, self.autocast, self.call, self.rule, size)
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """F, of the shape and dtype of `x`."""
+        """F, of the shape and dtype of `x`. `t` outside the clock's range is clamped to it."""
         if len(x) > self.chunk and not torch.is_grad_enabled():
             return in_chunks(self.forward, self.chunk, x, t, cond=cond)
         x_t = self.sigma_d * x
         t = t.double().clamp(self.clock.t_min, self.clock.t_max)  # never extrapolated: eps / cos t is singular beyond
         form = native(self.prediction, t, self.sigma_d)
-        k = self.clock.network_time(t).float()
+        tau = self.clock.network_time(t).float()
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
-            raw = self._native(form.scale(x_t), k, cond)
+            raw = self._native(form.scale(x_t), tau, cond)
         return form.to_F(raw.to(x.dtype), x_t)
 
-    def _native(self, x_nat: Tensor, k: Tensor, cond: Cond) -> Tensor:
-        """The native prediction, guided where this network has a rule and `cond` a scale."""
-        c = {name: value for name, value in cond.items() if not name.startswith("u/")}
-        if self.rule is None or "w" not in cond:
-            return self.call(self.net, x_nat, k, c)
-        w = c.pop("w")
-        u = {name.removeprefix("u/"): value for name, value in cond.items() if name.startswith("u/")}
-        if self.call.batchable and all(u[name].shape == value.shape for name, value in c.items()):
-            both = {name: torch.cat([value, u[name]]) for name, value in c.items()}
-            conditional, unconditional = self.call(
-                self.net, x_nat.repeat(2, *[1] * (x_nat.ndim - 1)), k.repeat(2), both
-            ).chunk(2)
+    def _native(self, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
+        """The native prediction (B, ...), guided where this network has a rule and `cond` a scale.
+
+        Both predictions come from one call of twice the batch where their arguments have the same shapes.
+        """
+        if self.rule is None or SCALE not in cond:
+            return self.call(self.net, x_nat, tau, conditional(cond))
+        of_c, of_u = unguided(cond), unconditional(cond)
+        if self.call.batchable and all(of_u[name].shape == value.shape for name, value in of_c.items()):
+            both = {name: torch.cat([value, of_u[name]]) for name, value in of_c.items()}
+            x_twice = x_nat.repeat(2, *[1] * (x_nat.ndim - 1))
+            c, u = self.call(self.net, x_twice, tau.repeat(2), both).chunk(2)
         else:
-            conditional, unconditional = self.call(self.net, x_nat, k, c), self.call(self.net, x_nat, k, u)
-        return self.rule(conditional, unconditional, w)
+            c, u = self.call(self.net, x_nat, tau, of_c), self.call(self.net, x_nat, tau, of_u)
+        return self.rule(c, u, cond[SCALE])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scm_distill.maths.clocks import DiscreteSchedule, alphas_cumprod_of
 from scm_distill.maths.interpolation import MonotoneCubic
-from scm_distill.models.low_pass import _any, fold
+from scm_distill.models.low_pass import fold
 from scm_distill.models.network import Network
 
 CLOCK_STEPS = 1000  # of a re-clocked student, whatever its teacher had: 8 divides it, as the stock grid wants
@@ -26,7 +26,7 @@ def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
     Only the time-embedding MLP moves: MLP_new(sinusoid(k)) is regressed onto MLP_old(smooth sinusoid(k_old(t_k))) for
     all k, then its last layer is corrected so that the two sampling times, K/2 - 1 and K - 1, are exact.
     """
-    old = _any(network.net)
+    old: Any = network.net
     net: Any = fold(network.net)
     k = torch.arange(len(t), device=net.device)
     with torch.no_grad():

@@ -1,14 +1,15 @@
-"""A diffusers denoiser in TrigFlow form, teacher or student, and the adaptive weight w_phi.
+"""The network that is trained: F_theta, its derivative in time, and the adaptive weight w_phi.
 
 x         x_t / sigma_d                                        (B, ...)
 t         time in radians, float32 or wider                    (B,)
-cond      keyword arguments of the denoiser, batched           {name: (B, ...)}
+cond      conditions, see maths/cond.py                        {name: (B, ...)}
 """
 
 import torch
 from torch import Tensor, nn
 
-from scm_distill.autodiff.derivatives import Cond, Derivative, TwoPasses
+from scm_distill.autodiff.derivatives import Derivative, TwoPasses
+from scm_distill.maths.cond import Cond
 from scm_distill.models.network import Network
 
 
@@ -32,7 +33,8 @@ class Weight(nn.Module):
 class Student(nn.Module):
     """F_theta, its derivative and w_phi from one `forward`: a DDP or FSDP2 wrapper passes nothing else through.
 
-    `trained` names the parameters that may move; the others, where an adapter is trained, stay the teacher's.
+    `adaptive` adds w_phi. `trained` names the parameters that are trained; the others, where an adapter (LoRA) is
+    trained, stay the teacher's.
     """
 
     def __init__(self, network: Network, *, adaptive: bool) -> None:
@@ -46,8 +48,8 @@ class Student(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """F_theta (B, ...), cos t sin t dF_theta/dt along dx/dt = v (B, ...) without a graph, and w_phi (B,).
 
-        `derivative` is how both are found, two passes if it is not given. Without `v` the second is empty. w_phi is
-        zero where the weighting is off.
+        `derivative` finds the first two (default: `TwoPasses`). Without `v` the second is an empty tensor. w_phi is
+        zero without `adaptive`.
         """
         w_phi = torch.zeros_like(t, dtype=torch.float32) if self.weight is None else self.weight(t)
         if v is None:

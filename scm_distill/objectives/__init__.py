@@ -1,12 +1,11 @@
 """Training objectives, one file each, and what they ask of their surroundings."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-Cond = Mapping[str, Tensor]
+from scm_distill.maths.cond import Cond
 
 
 class Velocity(Protocol):

@@ -12,9 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import Normalization, norm, normalize, tangent, warmup
 from scm_distill.maths.trigflow import diffuse, pair_velocity
-from scm_distill.objectives import Cond, Loss, Student, Velocity
+from scm_distill.objectives import Loss, Student, Velocity
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+
+from scm_distill.artifacts.export_record import Adapter, Arguments, Facts
 
 UNCONDITIONAL = """\
 import torch
@@ -46,34 +47,39 @@ pipe.scheduler = diffusers.{scheduler}.from_pretrained("{path}", subfolder="sche
 samples = pipe({arguments})[0]
 """
 
-WIDTH = 100  # of a call's arguments; longer ones take a line each
+WIDTH = 100  # characters of a call's arguments on one line; longer ones take a line each
 
 
-def snippet(path: str, call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """The stock call, as code that runs; it draws the first pictures of the gallery."""
-    if facts["pixels"] and facts["classes"] is None:
+def snippet(path: str, call: Arguments, facts: Facts) -> str:
+    """Code that loads the export from `path` (a folder or Hub id) and draws the first samples of its gallery.
+
+    `call` are the arguments of the two-step call beside prompt or label.
+    """
+    if facts.pixels and facts.classes is None:
         return UNCONDITIONAL.format(path=path)
-    if facts["pixels"]:
-        return CONDITIONAL.format(path=path, classes=facts["classes"], shape=", ".join(map(str, facts["sample_shape"])))
+    if facts.pixels:
+        return CONDITIONAL.format(path=path, classes=facts.classes, shape=", ".join(map(str, facts.sample_shape)))
     return TRACED.format(path=path, arguments=_arguments(call, facts))
 
 
-def adapter(path: str, facts: Mapping[str, Any]) -> str:
-    """The same sample by the teacher's own pipeline, with the student's adapter and scheduler."""
-    lora, teacher = facts["lora"], facts["hub_id"] or "path/to/the/teacher"
-    arguments = _arguments(lora["call"], facts)
+def adapter(path: str, lora: Adapter, facts: Facts) -> str:
+    """Code that draws the same sample by the teacher's own pipeline, with the adapter and scheduler in `path`."""
     return ADAPTER.format(
-        path=path, file=lora["file"], teacher=teacher, scheduler=facts["scheduler"], arguments=arguments
+        path=path,
+        file=lora.file,
+        teacher=facts.hub_id or "path/to/the/teacher",
+        scheduler=facts.scheduler,
+        arguments=_arguments(lora.call, facts),
     )
 
 
-def _arguments(call: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    example = facts["example"]
-    first = {
-        "prompt": [f"prompt={json.dumps(example or 'a photo of a cat', ensure_ascii=False)}"],
-        "labels": [f"class_labels=[{example or 0}]"],
+def _arguments(call: Mapping[str, object], facts: Facts) -> str:
+    """The arguments of a call, as code: prompt or label, then `call`, then a generator."""
+    condition = {
+        "prompt": [f"prompt={json.dumps(facts.example or 'a photo of a cat', ensure_ascii=False)}"],
+        "labels": [f"class_labels=[{facts.example or 0}]"],
         "none": [],
-    }[facts["driver"]]
-    given = [*first, *(f"{name}={value!r}" for name, value in call.items()), "generator=torch.manual_seed(0)"]
-    line = ", ".join(given)
-    return line if len(line) <= WIDTH else "\n" + "".join(f"    {one},\n" for one in given)
+    }[facts.driver]
+    arguments = [*condition, *(f"{name}={value!r}" for name, value in call.items()), "generator=torch.manual_seed(0)"]
+    line = ", ".join(arguments)
+    return line if len(line) <= WIDTH else "\n" + "".join(f"    {argument},\n" for argument in arguments)

@@ -1,27 +1,30 @@
-"""Publishing a student on a Hub: checked first, whitelisted, only what changed, in one commit."""
+"""Publishing a student on a Hub: checked first, chosen files only, only what changed, in one commit."""
 
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported, and documented
 
-from scm_distill.artifacts.layout import StudentFolder
+from scm_distill.artifacts.files import Damaged, read_text
+from scm_distill.artifacts.layout import CARD, StudentFolder
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter
 from scm_distill.publish import card, hub_errors, licence, staging, upload
-from scm_distill.publish.hub_errors import HTTP_ERROR, explained
+from scm_distill.publish.hub_errors import Account, explained
+from scm_distill.publish.hub_private import HTTP_ERROR
+from scm_distill.publish.licence import TeacherLicence
+from scm_distill.publish.upload import Destination
 
 
 @dataclass(frozen=True)
 class Target:
-    """A repo that this token may write to."""
+    """A repository that this token may write to."""
 
     repo: str  # NAMESPACE/NAME
     exists: bool
@@ -33,19 +36,19 @@ class PushPlan:
     """What a push would send."""
 
     repo: str
-    files: dict[str, int]  # path in the repo to bytes
+    files: dict[str, int]  # path in the repository to bytes
     card: str
-    user: str | None  # whom the token belongs to
+    user: str | None  # whom the token belongs to; None without a token
     warnings: list[str]
 
 
 @dataclass(frozen=True)
 class RemoteState:
-    """What a branch holds; no `sha` where there is no repo."""
+    """What a branch of a repository holds; `sha` is None where there is no repository."""
 
     sha: str | None
-    files: dict[str, RepoFile]
-    card: str | None
+    files: dict[str, RepoFile]  # by path in the repository
+    card: str | None  # the text of its README.md
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class PushResult:
     bytes: int  # of the files that were uploaded
 
 
+@dataclass(frozen=True)
+class _Staged:
+    """What is ready to be published."""
+
+    files: dict[str, Path]  # by path in the repository, the card among them
+    card: str  # as it was generated, without any prose
+    passed_over: list[str]  # a sentence for each damaged file that is left out
+
+
 class Client:
     """The Hub as one account sees it. `endpoint` and `token` default to what huggingface_hub itself uses."""
 
@@ -69,14 +81,14 @@ class Client:
         self.api = HfApi(endpoint=endpoint, token=self.token or False)
         self.endpoint = self.api.endpoint
 
-    def whoami(self, repo: str) -> dict[str, Any]:
-        """The account. Raises UserError without a token, or with one that is not accepted."""
+    def whoami(self, repo: str) -> Account:
+        """The account of the token, by which `repo` is pushed to. Raises UserError without a token that is accepted."""
         if not self.token:
             raise UserError(
                 f"There is no token for {self.endpoint}.", "Type `hf auth login`, or set HF_TOKEN to a write token."
             )
         with explained(self.endpoint, repo, self.token):
-            return dict(self.api.whoami(token=self.token))
+            return Account.of(self.api.whoami(token=self.token))
 
     def preflight(self, repo: str, *, private: bool = False, create_pr: bool = False) -> Target:
         """Whether `repo` can be pushed to: token, rights, network. Nothing is changed. Raises UserError.
@@ -86,7 +98,7 @@ class Client:
         with explained(self.endpoint, repo, self.token):
             validate_repo_id(repo)
         account = self.whoami(repo)
-        repo = repo if "/" in repo else f"{account['name']}/{repo}"
+        repo = repo if "/" in repo else f"{account.name}/{repo}"
         hub_errors.refuse_reader(account, repo, create_pr=create_pr)
         with explained(self.endpoint, repo, self.token):
             try:
@@ -97,39 +109,42 @@ class Client:
                 return Target(repo, exists=False, private=private)
         if private and not info.private:
             raise UserError(
-                f"{repo} is there already, and public: --private cannot hide what it holds.",
+                f"{repo} exists already, and is public: --private cannot hide what it holds.",
                 "Make it private in its settings, or push to another name.",
             )
         return Target(repo, exists=True, private=bool(info.private))
 
     def licence(
-        self, facts: Mapping[str, Any], given: str | None, folder: Path, *, public: bool
+        self, teacher: TeacherLicence, requested: str | None, folder: Path, *, public: bool
     ) -> tuple[dict[str, str], list[str]]:
-        """The card's licence fields, and what to warn of. Raises UserError for a public repo without a licence.
+        """The licence fields of the student's card, and what the publisher should know.
 
-        `facts`: base_model, hub_id and license of the teacher; `folder` may hold its licence files.
+        Where `teacher` has no licence, that of its card on the Hub is taken. `requested` and `folder` as in
+        `licence.chosen`. Raises UserError for a public repository without a licence.
         """
-        inherited, gated = self._teacher(facts)
-        picked = licence.chosen(given, {**facts, "license": inherited}, folder)
+        inherited, gated = self._inherited(teacher)
+        fields = licence.chosen(requested, TeacherLicence(teacher.name, teacher.hub_id, inherited), folder)
         if public:
-            licence.refuse_unknown(picked, facts)
-        return picked, licence.warnings(picked, inherited, facts["hub_id"], gated=gated)
+            licence.refuse_unknown(fields, teacher.name)
+        return fields, licence.warnings(fields, inherited, teacher.hub_id, gated=gated)
 
     def plan(self, model: StudentFolder, repo: str, *, private: bool = False, license: str | None = None) -> PushPlan:
         """What `push` would send; asks the Hub for nothing but the account, and that only with a token."""
         account = self.whoami(repo) if self.token else None
         if account and "/" not in repo:
-            repo = f"{account['name']}/{repo}"
-        facts = model.facts
-        picked = licence.chosen(license, facts, model.export)
-        said = licence.warnings(picked, facts["license"], facts["hub_id"], gated=False)
-        if not picked and not private:
-            said.append("no licence is known here: unless the teacher's card on the Hub names one, --license is needed")
-        with tempfile.TemporaryDirectory() as folder:
-            files, _ = self._staged(model, repo, Path(folder), picked, given=license is not None)
-            sizes = {name: path.stat().st_size for name, path in files.items()}
-            text = files["README.md"].read_text(encoding="utf-8")
-        return PushPlan(repo, sizes, text, str(account["name"]) if account else None, said)
+            repo = f"{account.name}/{repo}"
+        teacher = licence.of_teacher(card.exported(model.export).facts)
+        fields = licence.chosen(license, teacher, model.export)
+        warnings = licence.warnings(fields, teacher.fields, teacher.hub_id, gated=False)
+        if not fields and not private:
+            warnings.append(
+                "no licence is known here: unless the teacher's card on the Hub names one, --license is needed"
+            )
+        with tempfile.TemporaryDirectory() as folder, explained(self.endpoint, repo, self.token):
+            staged = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
+            sizes = {name: path.stat().st_size for name, path in staged.files.items()}
+            text = staged.files[CARD].read_text(encoding="utf-8")
+        return PushPlan(repo, sizes, text, account.name if account else None, [*warnings, *staged.passed_over])
 
     def push(
         self,
@@ -148,30 +163,27 @@ class Client:
         """
         if revision and create_pr:
             raise UserError("--create-pr proposes a change of main.", "Leave --revision or --create-pr away.")
-        facts = model.facts
+        teacher = licence.of_teacher(card.exported(model.export).facts)
         target = self.preflight(repo, private=private, create_pr=create_pr)
         repo = target.repo
-        picked, warnings = self.licence(facts, license, model.export, public=not target.private)
-        for warning in warnings:
-            report.say(f"note: {warning}")
+        fields, warnings = self.licence(teacher, license, model.export, public=not target.private)
         with tempfile.TemporaryDirectory() as folder, explained(self.endpoint, repo, self.token):
-            files, fresh = self._staged(model, repo, Path(folder), picked, given=license is not None)
-            there = self._there(target, revision)
-            if there.card is not None:
-                text = card.merged(fresh, there.card)
-                if files["README.md"].read_text(encoding="utf-8") not in (fresh, text):
-                    report.say("note: the card on the Hub keeps its own prose; that of the local README.md is not sent")
-                files["README.md"].write_text(text, encoding="utf-8")
-            sent, gone = upload.changed(files, there.files), upload.stale(model, files, there.files)
+            staged = self._staged(model, repo, Path(folder), fields, overridden=license is not None)
+            files = staged.files
+            for note in (*warnings, *staged.passed_over):
+                report.say(f"note: {note}")
+            remote = self._remote_state(target, revision)
+            if remote.card is not None:
+                self._keep_prose(staged, remote.card, report)
+            sent, deleted = upload.changed(files, remote.files), upload.stale(model, files, remote.files)
             size = sum(files[name].stat().st_size for name in sent)
-            if "README.md" in sent:
-                hub_errors.refuse_card(files["README.md"])
-            commit, url = self._made(target, revision), self._url(repo, revision)
-            if sent or gone:
+            if CARD in sent:
+                hub_errors.refuse_card(files[CARD])
+            commit, url = self._branch_head(target, revision), self._url(repo, revision)
+            if sent or deleted:
                 report.say(f"{len(sent)} of {len(files)} files to upload, {upload.megabytes(size)}")
-                where: dict[str, Any] = {"repo_id": repo, "revision": revision, "create_pr": create_pr}
-                adding = {name: files[name] for name in sent}
-                done = upload.commit(self.api, adding, gone, there.sha or commit, where, report, self.token)
+                added, destination = {name: files[name] for name in sent}, Destination(repo, revision, create_pr)
+                done = upload.commit(self.api, added, deleted, remote.sha or commit, destination, report, self.token)
                 commit, url = done.oid, done.pr_url or url
             else:
                 report.say(f"nothing to upload: {repo} holds these {len(files)} files already")
@@ -180,20 +192,19 @@ class Client:
     def _url(self, repo: str, revision: str | None) -> str:
         return f"{self.endpoint}/{repo}" + (f"/tree/{quote(revision, safe='/')}" if revision else "")
 
-    def _teacher(self, facts: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
-        """The teacher's licence, from its card on the Hub where the export does not know it; whether it is gated."""
-        inherited, hub_id = dict(facts["license"]), facts["hub_id"]
-        if not hub_id:
-            return inherited, False
+    def _inherited(self, teacher: TeacherLicence) -> tuple[Mapping[str, str], bool]:
+        """The teacher's licence fields, from its card on the Hub where they are not known; whether it is gated."""
+        if not teacher.hub_id:
+            return teacher.fields, False
         try:
-            info = self.api.model_info(hub_id)
-        except (HTTP_ERROR, OSError):  # another Hub than the teacher's, or a teacher that has gone
-            return inherited, False
-        found: dict[str, Any] = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
-        return inherited or {key: str(found[key]) for key in licence.FIELDS if found.get(key)}, bool(info.gated)
+            info = self.api.model_info(teacher.hub_id)
+        except (HTTP_ERROR, OSError):  # this Hub is not the one of the teacher, or the teacher is gone
+            return teacher.fields, False
+        found = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
+        return teacher.fields or {key: str(found[key]) for key in licence.FIELDS if found.get(key)}, bool(info.gated)
 
-    def _there(self, target: Target, revision: str | None) -> RemoteState:
-        """What the branch holds; a new one will begin as main is."""
+    def _remote_state(self, target: Target, revision: str | None) -> RemoteState:
+        """What the branch `revision` holds; one that does not exist yet will begin as main is."""
         if not target.exists:
             return RemoteState(None, {}, None)
         try:
@@ -202,14 +213,14 @@ class Client:
             sha = self.api.model_info(target.repo).sha
         listed = self.api.list_repo_tree(target.repo, recursive=True, revision=sha)
         files = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
-        if "README.md" not in files:
+        if CARD not in files:
             return RemoteState(sha, files, None)
         with tempfile.TemporaryDirectory() as folder:
-            path = self.api.hf_hub_download(target.repo, "README.md", revision=sha, local_dir=folder)
-            return RemoteState(sha, files, Path(path).read_text(encoding="utf-8"))
+            path = Path(self.api.hf_hub_download(target.repo, CARD, revision=sha, local_dir=folder))
+            return RemoteState(sha, files, _card_text(path, target.repo))
 
-    def _made(self, target: Target, revision: str | None) -> str:
-        """The newest commit of the branch; the repo and the branch are made where they are not there."""
+    def _branch_head(self, target: Target, revision: str | None) -> str:
+        """The newest commit of the branch; makes the repository and the branch where they do not exist."""
         if not target.exists:
             self.api.create_repo(target.repo, private=target.private or None, exist_ok=True)
         if revision and not revision.startswith("refs/"):
@@ -217,17 +228,35 @@ class Client:
         return str(self.api.model_info(target.repo, revision=revision).sha)
 
     def _staged(
-        self, model: StudentFolder, repo: str, into: Path, picked: Mapping[str, str], *, given: bool
-    ) -> tuple[dict[str, Path], str]:
-        """The files to publish, cleaned, and the text of the card without what its user wrote.
+        self, model: StudentFolder, repo: str, into: Path, fields: Mapping[str, str], *, overridden: bool
+    ) -> _Staged:
+        """Choose and clean what to publish, in the folder `into`.
 
-        The card among the files has the prose of the export's own. Raises UserError for what would leak.
+        The card among the files has the prose of the export's own README.md besides. `fields` are the licence fields;
+        `overridden`: they are not the teacher's. Raises UserError for what must not be published.
         """
-        files = staging.stage(model, into, picked)
-        fresh = card.render(into, repo, picked.get("license") if given else None)
-        files["README.md"] = into / "README.md"
-        own = model.export / "README.md"
-        before = own.read_text(encoding="utf-8") if own.is_file() else ""
-        files["README.md"].write_text(card.merged(fresh, before) if card.BEGIN in before else fresh, encoding="utf-8")
+        selection = staging.stage(model, into, fields)
+        generated = card.render(into, repo, fields.get("license") if overridden else None)
+        files = {**selection.files, CARD: into / CARD}
+        own = model.export / CARD
+        before = read_text(own) if own.exists() else ""
+        text = card.merged(generated, before) if card.BEGIN in before else generated
+        files[CARD].write_text(text, encoding="utf-8")
         staging.refuse_leaks(files, model, self.token)
-        return files, fresh
+        return _Staged(files, generated, selection.passed_over)
+
+    @staticmethod
+    def _keep_prose(staged: _Staged, remote_card: str, report: Reporter) -> None:
+        """Write the card to send: the generated one, with the prose of the card on the Hub."""
+        text, path = card.merged(staged.card, remote_card), staged.files[CARD]
+        if path.read_text(encoding="utf-8") not in (staged.card, text):
+            report.say("note: the card on the Hub keeps its own prose; that of the local README.md is not sent")
+        path.write_text(text, encoding="utf-8")
+
+
+def _card_text(path: Path, repo: str) -> str:
+    """The card of `repo`, downloaded to `path`. Raises UserError where it is no text."""
+    try:
+        return read_text(path)
+    except Damaged as error:
+        raise UserError(f"{CARD} of {repo} on the Hub {error.reason}.", "Mend or delete it there.") from error

@@ -3,99 +3,113 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils.sha import git_hash
 
 from scm_distill.artifacts.layout import StudentFolder
 from scm_distill.progress import Reporter
 from scm_distill.publish import staging
 from scm_distill.publish.hub_errors import NoXet, explained
+from scm_distill.publish.hub_private import without_xet
 
 LARGE = 5 << 20  # bytes; such files are uploaded one by one, so that an interrupted push goes on at the next
-OURS = "|".join(  # what a push writes at fixed places, and its gallery
-    [*map(re.escape, staging.TOP), r"samples/\d+\.(png|gif|mp4|wav)", r"training/(config\.yaml|metrics\.jsonl)"]
+OURS = re.compile(  # the files that a push writes under fixed names, and the gallery
+    "|".join(
+        [*map(re.escape, staging.TOP), r"samples/\d+\.(png|gif|mp4|wav)", r"training/(config\.yaml|metrics\.jsonl)"]
+    )
 )
-STALE = (".safetensors", ".safetensors.index.json")  # of an earlier push, in the folder of a part
+STALE = (".safetensors", ".safetensors.index.json")  # weights of an earlier push, in the folder of a component
 
 
-def changed(files: Mapping[str, Path], there: Mapping[str, RepoFile]) -> list[str]:
-    """The files that the repo does not hold as they are."""
+@dataclass(frozen=True)
+class Destination:
+    """Where a commit goes: a repository, and a branch of it (None: main) or a new pull request."""
 
-    def same(path: Path, entry: RepoFile) -> bool:
-        if path.stat().st_size != entry.size:
-            return False
-        with path.open("rb") as file:
-            if entry.lfs is not None:
-                return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.sha256
-            return git_hash(file.read()) == entry.blob_id
-
-    return [name for name, path in files.items() if name not in there or not same(path, there[name])]
+    repo_id: str
+    revision: str | None
+    create_pr: bool
 
 
-def stale(model: StudentFolder, files: Mapping[str, Path], there: Mapping[str, RepoFile]) -> list[str]:
-    """What an earlier push left of another student: weights in the folder of a part, and files that only we write."""
-    parts = tuple(f"{name}/" for name in staging.components(model.export))
-    ours = re.compile(OURS)
+def changed(files: Mapping[str, Path], remote: Mapping[str, RepoFile]) -> list[str]:
+    """The names in `files` whose content the repository does not hold; both are by path in the repository."""
+    return [name for name, path in files.items() if name not in remote or not _same(path, remote[name])]
+
+
+def _same(path: Path, entry: RepoFile) -> bool:
+    """Whether a file has the content that the Hub lists: by its size, then its sha256 (LFS) or its git object id."""
+    if path.stat().st_size != entry.size:
+        return False
+    with path.open("rb") as file:
+        if entry.lfs is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.sha256
+        blob = hashlib.sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
+        blob.update(file.read())
+        return blob.hexdigest() == entry.blob_id
+
+
+def stale(model: StudentFolder, files: Mapping[str, Path], remote: Mapping[str, RepoFile]) -> list[str]:
+    """What an earlier push left of another student, and `files` does not replace: to be deleted.
+
+    That is weights in the folders of the pipeline's components, and files that only a push writes.
+    """
+    folders = tuple(f"{name}/" for name in staging.components(model.export))
     return [
         name
-        for name in there
-        if name not in files and ((name.startswith(parts) and name.endswith(STALE)) or ours.fullmatch(name))
+        for name in remote
+        if name not in files and ((name.startswith(folders) and name.endswith(STALE)) or OURS.fullmatch(name))
     ]
 
 
 def megabytes(size: int) -> str:
-    """A size to read."""
+    """A number of bytes in MB, or in GB from 1 GB on."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def commit(
     api: HfApi,
     files: Mapping[str, Path],
-    gone: Sequence[str],
+    deletions: Sequence[str],
     parent: str,
-    where: Mapping[str, Any],
+    destination: Destination,
     report: Reporter,
     token: str | None,
 ) -> CommitInfo:
-    """Add `files` and delete `gone` on top of `parent`. `where`: repo_id, revision, create_pr.
+    """Add `files` and delete `deletions`, by path in the repository, in one commit on top of the commit `parent`.
 
-    A Hub without a xet store refuses hf-xet's first question, and the client does not go on over LFS: we do, once.
+    A Hub without a xet store refuses hf-xet's first question, and the client does not go on over LFS: this does, once.
+    Raises UserError for what the Hub refuses; `token` is kept out of its text.
     """
     try:
-        with explained(api.endpoint, where["repo_id"], token):
-            return _attempt(api, files, gone, parent, where, report)
+        with explained(api.endpoint, destination.repo_id, token):
+            return _commit(api, files, deletions, parent, destination, report)
     except NoXet:
         report.say(f"{api.endpoint} has no xet store: uploading over LFS")
-    used, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True  # read at each upload
-    try:
-        return _attempt(api, files, gone, parent, where, report)
-    finally:
-        constants.HF_HUB_DISABLE_XET = used
+    with without_xet():
+        return _commit(api, files, deletions, parent, destination, report)
 
 
-def _attempt(
+def _commit(
     api: HfApi,
     files: Mapping[str, Path],
-    gone: Sequence[str],
+    deletions: Sequence[str],
     parent: str,
-    where: Mapping[str, Any],
+    destination: Destination,
     report: Reporter,
 ) -> CommitInfo:
-    additions = [CommitOperationAdd(name, path) for name, path in files.items()]
-    large = [addition for addition in additions if addition.upload_info.size >= LARGE]
-    for i, addition in enumerate(large):
-        size = megabytes(addition.upload_info.size)
-        report.say(f"uploading {addition.path_in_repo}, {size} ({i + 1} of {len(large)} large files)")
-        api.preupload_lfs_files(additions=[addition], free_memory=False, **where)
-    deletions = [CommitOperationDelete(name) for name in gone]
-    made: CommitInfo = api.create_commit(
-        operations=[*additions, *deletions],
+    """The work of `commit`, over xet or LFS as the client is set."""
+    additions = {name: CommitOperationAdd(name, path) for name, path in files.items()}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    large = [name for name, size in sizes.items() if size >= LARGE]
+    for i, name in enumerate(large):
+        report.say(f"uploading {name}, {megabytes(sizes[name])} ({i + 1} of {len(large)} large files)")
+        api.preupload_lfs_files(additions=[additions[name]], free_memory=False, **asdict(destination))
+    created: CommitInfo = api.create_commit(
+        operations=[*additions.values(), *map(CommitOperationDelete, deletions)],
         commit_message="Two-step student by scm-distill",
         parent_commit=parent,
-        **where,
+        **asdict(destination),
     )
-    return made
+    return created

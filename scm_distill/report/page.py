@@ -3,115 +3,159 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import yaml
 
 from scm_distill import __version__
+from scm_distill.artifacts.evaluation_record import EvaluationRecord, Row
+from scm_distill.artifacts.files import Damaged
 from scm_distill.artifacts.private import without_paths
-from scm_distill.report import plots, verdict
-from scm_distill.report.pictures import Picture, abreast, picture, samples, sheet
+from scm_distill.publish.card_text import guidance_text
+from scm_distill.report import plots, tables, verdict
+from scm_distill.report.pictures import Picture, Preview, abreast, picture, preview, sheet
 from scm_distill.report.run_folder import Run
-from scm_distill.report.verdict import TIMES, count, number
+from scm_distill.report.tables import Table
+from scm_distill.report.verdict import TIMES, Headline
 
+Item = TypeVar("Item")
 WHO = ("Teacher", "Student, 2 steps", "Student, 1 step")  # the rows of a preview
 ABREAST, OVER_TIME, MOMENTS = 4, 8, 8  # samples in a sheet, and in a row of the history; rows of it
 SHEET, HISTORY = 900, 1060  # width of them in pixels
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of texts; the first `left` columns are words, the others figures. Rows in `strong` stand out."""
-
-    head: list[str]
-    rows: list[list[str]]
-    left: int = 1
-    strong: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A plot or picture under its title."""
+class Figure:
+    """A plot or picture under its title, above its note."""
 
     title: str
     picture: Picture
     note: str = ""
 
 
-def of(run: Run) -> dict[str, Any]:
-    """The template's variables."""
-    previews = [(step, samples(path)) for step, path in _spread(run.previews, MOMENTS)]
-    rows = run.measured.get("rows", [])
-    return {
-        "version": __version__,
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "run": run,
-        "total": run.recipe.train.steps,
-        "headline": verdict.headline(run),
-        "who": WHO,
-        "sheets": _sheets(*previews[-1]) if previews else [],
-        "preview_step": previews[-1][0] if previews else 0,
-        "teacher_steps": run.recipe.sampler.teacher_steps,
-        "history": _history(previews),
-        "curves": _present(_curves(run)),
-        "search": plots.search(run),
-        "searched": _searched(run),
-        "counts": _present(_counts(rows)),
-        "measured": _measured(rows),
-        "conditions": _conditions(run.measured),
-        "speed": _speed(rows),
-        "exported": _exported(run),
-        "main": _main(run),
-        "recipe": yaml.safe_dump(
-            without_paths(run.recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True
-        ),
-        "sessions": _sessions(run),
-        "machine": _machine(run),
-    }
+Pairs = list[tuple[str, str]]  # names and values
+MaybeFigure = tuple[str, Picture | None, str]  # title, picture where there are figures for it, note
 
 
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly, with the first and the last."""
+@dataclass(frozen=True)
+class Page:
+    """The variables of page.html; what a run has not is empty or None."""
+
+    version: str
+    made: str  # when, UTC
+    run: Run
+    total: int  # training steps of the recipe
+    headline: Headline
+    who: tuple[str, ...]
+    sheets: list[Picture]
+    preview_step: int
+    teacher_steps: int
+    history: list[Figure]
+    curves: list[Figure]
+    search: Picture | None
+    searched: Table | None
+    counts: list[Figure]
+    measured: Table | None
+    conditions: str
+    speed: Table | None
+    device: str  # on which eval measured
+    exported: Table | None
+    export_samples: int
+    main: Pairs
+    recipe: str
+    sessions: Table | None
+    machine: Pairs
+    passed_over: tuple[str, ...]  # a sentence for each damage
+
+
+def of(run: Run) -> Page:
+    """The page of a run."""
+    previews, damages = _previews(run)
+    rows = run.evaluation.rows if run.evaluation else ()
+    settings = without_paths(run.recipe.model_dump(mode="json"))
+    return Page(
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        run=run,
+        total=run.recipe.train.steps,
+        headline=verdict.headline(run),
+        who=WHO,
+        sheets=_sheets(previews[-1]) if previews else [],
+        preview_step=previews[-1].step if previews else 0,
+        teacher_steps=run.recipe.sampler.teacher_steps,
+        history=_history(previews),
+        curves=_present(_curves(run)),
+        search=plots.search(run),
+        searched=tables.searched(run),
+        counts=_present(_counts(rows)),
+        measured=tables.measured(rows),
+        conditions=_conditions(run.evaluation) if run.evaluation else "",
+        speed=tables.speed(rows),
+        device=run.evaluation.device if run.evaluation else "",
+        exported=tables.exported(run),
+        export_samples=run.facts.samples if run.facts else run.recipe.export.samples,
+        main=_main(run),
+        recipe=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        sessions=tables.sessions(run),
+        machine=_machine(run),
+        passed_over=(*run.passed_over, *damages),
+    )
+
+
+def _previews(run: Run) -> tuple[list[Preview], list[str]]:
+    """Previews over the whole run, at most MOMENTS, and a sentence for each of them that is damaged."""
+    found, damages = [], []
+    for step, path in _spread(run.previews, MOMENTS):
+        try:
+            found.append(preview(step, path))
+        except Damaged as error:
+            damages.append(f"{path.name} {error.reason}: left out")
+    return found, damages
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spread, with the first and the last."""
     chosen = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
     return [items[i] for i in chosen]
 
 
-def _present(shown: Sequence[tuple[str, Picture | None, str]]) -> list[Shown]:
-    return [Shown(title, plot, note) for title, plot, note in shown if plot is not None]
+def _present(figures: Sequence[MaybeFigure]) -> list[Figure]:
+    return [Figure(title, plot, note) for title, plot, note in figures if plot is not None]
 
 
-def _sheets(step: int, rows: list[list[Any]]) -> list[Picture]:
+def _sheets(last: Preview) -> list[Picture]:
     """The last preview in sheets of a few seeds; each has a row for the teacher and for the student's step counts."""
-    across = abreast(rows[0][0], ABREAST)
+    across, samples = abreast(last.teacher[0], ABREAST), len(last.teacher)
     found = []
-    for first in range(0, len(rows[0]), across):
-        last = min(first + across, len(rows[0]))
-        alt = f"Samples {first + 1} to {last} at step {step:,}, each column from one noise; rows: {', '.join(WHO)}."
-        found.append(picture(sheet([row[first:last] for row in rows], SHEET // across), alt))
+    for first in range(0, samples, across):
+        end = min(first + across, samples)
+        alt = f"Samples {first + 1} to {end} at step {last.step:,}, each column from one noise; rows: {', '.join(WHO)}."
+        rows = [row[first:end] for row in (last.teacher, last.two_steps, last.one_step)]
+        found.append(picture(sheet(rows, SHEET // across), alt))
     return found
 
 
-def _history(previews: list[tuple[int, list[list[Any]]]]) -> list[Shown]:
+def _history(previews: list[Preview]) -> list[Figure]:
     """The student's two-step samples at several steps, and the teacher's below."""
     if len(previews) < 2:
         return []
-    across = abreast(previews[0][1][0][0], OVER_TIME)
-    strips = [(f"step {step:,}", rows[1]) for step, rows in previews] + [("teacher", previews[-1][1][0])]
+    across = abreast(previews[0].teacher[0], OVER_TIME)
+    strips = [*((f"step {shown.step:,}", shown.two_steps) for shown in previews), ("teacher", previews[-1].teacher)]
     return [
-        Shown(title, picture(sheet([row[:across]], HISTORY // across), f"Samples of the same noises, {title}."))
+        Figure(title, picture(sheet([row[:across]], HISTORY // across), f"Samples of the same noises, {title}."))
         for title, row in strips
     ]
 
 
-def _curves(run: Run) -> list[tuple[str, Picture | None, str]]:
+def _curves(run: Run) -> list[MaybeFigure]:
     """Quality over training, then what every step recorded."""
     clip = run.recipe.optimizer.grad_clip
-    keys = {"two_steps": "2 steps", "one_step": "1 step"}
+    figures: dict[plots.Endpoint, str] = {"two_steps": "2 steps", "one_step": "1 step"}
     return [
         (
             "Distance to the teacher's endpoints",
-            plots.quality(run, keys, "Fréchet distance"),
+            plots.quality(run, figures, "Fréchet distance"),
             "On block means and contrasts of the samples. Teacher: undistilled, at as few steps.",
         ),
         (
@@ -138,152 +182,61 @@ def _curves(run: Run) -> list[tuple[str, Picture | None, str]]:
     ]
 
 
-def _counts(rows: list[dict[str, Any]]) -> list[tuple[str, Picture | None, str]]:
+def _counts(rows: Sequence[Row]) -> list[MaybeFigure]:
+    """Quality by what it costs."""
+    evaluations, time = "network evaluations a sample", "ms a sample"
     return [
-        (
-            "Fréchet distance by network evaluations",
-            plots.against(rows, "nfe", "network evaluations a sample"),
-            "",
-        ),
-        ("Fréchet distance by time", plots.against(rows, "ms_per_sample", "ms a sample"), ""),
+        ("Fréchet distance by network evaluations", plots.against(rows, "nfe", evaluations), ""),
+        ("Fréchet distance by time", plots.against(rows, "ms_per_sample", time), ""),
     ]
 
 
-def _searched(run: Run) -> Table | None:
-    rows = run.search.get("search", [])
-    strong = tuple(i for i, row in enumerate(rows) if row["t_mid"] == run.search["chosen"])
-    body = [[number(row["t_mid"]), number(row["distance"])] for row in rows]
-    return Table(["t_mid", "Distance to the data ↓"], body, 1, strong) if rows else None
-
-
-def _who(row: dict[str, Any]) -> str:
-    return f"{row['who'].capitalize()}, {row['steps']} step{'s' * (row['steps'] != 1)}"
-
-
-def _strong(rows: list[dict[str, Any]]) -> tuple[int, ...]:
-    two = verdict.default(rows, "student")
-    return (rows.index(two),) if two else ()
-
-
-def _measured(rows: list[dict[str, Any]]) -> Table | None:
-    """Quality by step count, every metric of eval.json."""
-    if not rows:
-        return None
-    keys = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
-    names = [verdict.NAMES.get(key, (key.replace("_", " ").capitalize(), "")) for key in keys]
-    metrics = [f"{name}\N{NO-BREAK SPACE}{arrow}".strip() for name, arrow in names]
-    head = ["Sampler", "Evaluations", *metrics, "Scheduler"]
-    body = [
-        [_who(row), count(row["nfe"]), *(number(row["metrics"].get(key)) for key in keys), row["scheduler"]]
-        for row in rows
-    ]
-    return Table(head, body, 1, _strong(rows))
-
-
-def _speed(rows: list[dict[str, Any]]) -> Table | None:
-    teacher = verdict.default(rows, "teacher")
-    timed = [row for row in rows if row.get("ms_per_sample")]
-    if not timed or teacher is None or not teacher.get("ms_per_sample"):
-        return None
-    body = [
-        [
-            _who(row),
-            count(row["nfe"]),
-            count(teacher["nfe"] / row["nfe"]) + TIMES,
-            number(row["ms_per_sample"]),
-            number(teacher["ms_per_sample"] / row["ms_per_sample"]) + TIMES,
-        ]
-        for row in timed
-    ]
-    head = ["Sampler", "Evaluations a sample", "Fewer evaluations", "ms a sample", "Faster"]
-    return Table(head, body, 1, _strong(timed))
-
-
-def _conditions(measured: dict[str, Any]) -> str:
+def _conditions(evaluation: EvaluationRecord) -> str:
     """Under which circumstances eval.json was measured, in a sentence."""
-    extractor = measured.get("extractor") or {}
+    extractor = evaluation.extractor
     parts = [
-        f"n = {measured['n']:,}" if "n" in measured else "",
-        f"seed {measured['seed']}" if "seed" in measured else "",
-        f"reference {measured['data']}" if measured.get("data") else "",
-        f"features {extractor.get('name', '')} {str(extractor.get('sha256') or '')[:12]}".rstrip() if extractor else "",
-        " ".join(str(measured[key]) for key in ("device", "dtype") if measured.get(key)),
-        f"measured {str(measured['date'])[:10]}" if measured.get("date") else "",
+        f"n = {evaluation.n:,}",
+        f"seed {evaluation.seed}",
+        f"reference {evaluation.data}",
+        f"features {extractor.name} {(extractor.sha256 or '')[:12]}".rstrip(),
+        f"{evaluation.device} {evaluation.dtype}",
+        f"measured {evaluation.date[:10]}",
     ]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(parts)
 
 
-def _exported(run: Run) -> Table | None:
-    """What the export measured by itself."""
-    rows = run.facts.get("table", [])
-    if not rows:
-        return None
-    body = [[row["sampler"].capitalize(), f"{row['nfe']}", number(row["distance"])] for row in rows]
-    return Table(["Sampler", "Evaluations", "Distance to the data ↓"], body, 1, (len(rows) - 1,))
-
-
-def _main(run: Run) -> list[tuple[str, str]]:
-    """The settings that say most."""
-    r, facts = run.recipe, run.facts
-    scale = r.guidance.scale
-    micro = f" ({r.train.micro_batch_size} at a time)" if r.train.micro_batch_size else ""
-    shape = f" {TIMES} ".join(map(str, facts.get("sample_shape") or []))
+def _main(run: Run) -> Pairs:
+    """The settings that say most, and what the export says of itself."""
+    recipe, train, objective, facts = run.recipe, run.recipe.train, run.recipe.objective, run.facts
+    micro = f" ({train.micro_batch_size} at a time)" if train.micro_batch_size else ""
     pairs = [
         ("Teacher", run.teacher),
-        ("Pipeline", str(facts.get("pipeline") or "")),
-        ("Sample", shape),
-        ("Data", str(without_paths(r.data.source))),
-        (
-            "Guidance",
-            "none"
-            if scale is None
-            else f"{scale:g}"
-            if isinstance(scale, float | int)
-            else f"{scale[0]:g} to {scale[1]:g}",
-        ),
-        (
-            "Training",
-            f"{r.train.steps:,} steps, batch {r.train.batch_size}{micro}, {r.train.precision}, seed {r.train.seed}",
-        ),
-        ("Optimizer", f"{r.optimizer.name}, learning rate {r.optimizer.lr:g}, {r.optimizer.decay}"),
-        (
-            "Objective",
-            f"{r.objective.name}, {r.objective.velocity} velocity, warm-up {r.objective.warmup_steps:,} steps",
-        ),
-        (
-            "Times",
-            f"t_max {facts['t_max']:.4f}, t_mid {facts['t_mid']:.4f}" if "t_mid" in facts and "t_max" in facts else "",
-        ),
-        (
-            "Check",
-            f"stock diffusers reproduces the student to {facts['difference']:.1e}" if "difference" in facts else "",
-        ),
+        ("Pipeline", facts.pipeline if facts else ""),
+        ("Sample", f" {TIMES} ".join(map(str, facts.sample_shape)) if facts else ""),
+        ("Data", str(without_paths(recipe.data.source))),
+        ("Guidance", guidance_text(recipe.guidance.scale)),
+        ("Training", f"{train.steps:,} steps, batch {train.batch_size}{micro}, {train.precision}, seed {train.seed}"),
+        ("Optimizer", f"{recipe.optimizer.name}, learning rate {recipe.optimizer.lr:g}, {recipe.optimizer.decay}"),
+        ("Objective", f"{objective.name}, {objective.velocity} velocity, warm-up {objective.warmup_steps:,} steps"),
+        ("Times", f"t_max {facts.t_max:.4f}, t_mid {facts.t_mid:.4f}" if facts else ""),
+        ("Check", f"stock diffusers reproduces the student to {facts.difference:.1e}" if facts else ""),
     ]
     return [(name, value) for name, value in pairs if value]
 
 
-def _sessions(run: Run) -> Table | None:
-    if not run.sessions:
-        return None
-    body = [
-        [str(s["date"]).replace("T", " ").partition("+")[0], f"{s['step']:,}", str(s["command"])] for s in run.sessions
-    ]
-    return Table(["Begun (UTC)", "From step", "Command"], body, 3)
-
-
-def _machine(run: Run) -> list[tuple[str, str]]:
+def _machine(run: Run) -> Pairs:
     """Where the last session ran."""
     if not run.sessions:
         return []
     last = run.sessions[-1]
-    names = list(last["devices"])
+    names = last.devices
     devices = ", ".join(
         f"{names.count(name)} {TIMES} {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)
     )
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in last.versions.items())
     return [
         ("Devices", devices),
-        ("Processes", str(last["processes"])),
+        ("Processes", str(last.processes)),
         ("Versions", versions),
-        ("Platform", str(last["platform"])),
+        ("Platform", last.platform),
     ]

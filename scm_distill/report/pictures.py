@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from scm_distill.artifacts.files import Damaged, read_picture
 from scm_distill.data.pictures import FRAME_COLOR
 
 SMALL, JPEG = 40_000, 88  # bytes up to which a picture stays lossless; quality of the others
@@ -25,7 +26,7 @@ class Picture:
 
 
 def picture(image: Image.Image, alt: str) -> Picture:
-    """As PNG, or as JPEG where that would be large."""
+    """An image of the page: as PNG, or as JPEG where that would be large. `alt` says what it shows."""
     file = io.BytesIO()
     image.save(file, "PNG")
     kind = "png"
@@ -36,23 +37,37 @@ def picture(image: Image.Image, alt: str) -> Picture:
     return Picture(f"data:image/{kind};base64,{data}", alt, image.width // 2, image.height // 2)
 
 
-def samples(path: Path) -> list[list[Image.Image]]:
-    """The samples of a preview (see `data.pictures.grid`), row by row: teacher's endpoint, two steps, one step."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+@dataclass(frozen=True)
+class Preview:
+    """The samples that a run kept at a step, one of each noise in each row."""
+
+    step: int
+    teacher: list[Image.Image]  # where its ODE ends
+    two_steps: list[Image.Image]  # of the student
+    one_step: list[Image.Image]
+
+
+def preview(step: int, path: Path) -> Preview:
+    """Cut the picture of a preview (see `data.pictures.grid`) into its samples.
+
+    Raises Damaged where the file holds no picture, or one that is no grid of three rows.
+    """
+    image = read_picture(path)
     framed = (np.asarray(image) == FRAME_COLOR).all(-1)
     rows, columns = _between(framed.all(1)), _between(framed.all(0))
-    return [[image.crop((left, top, right, bottom)) for left, right in columns] for top, bottom in rows]
+    if len(rows) != 3 or not columns:
+        raise Damaged(path, "is no preview of a run")
+    return Preview(step, *([image.crop((left, top, right, bottom)) for left, right in columns] for top, bottom in rows))
 
 
 def _between(frame: np.ndarray) -> list[tuple[int, int]]:
-    """The stretches (start, end) that are no frame."""
+    """The ranges (start, end) of lines of pixels that are not of the frame; `frame`: whether each line is."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], frame, [True]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def sheet(rows: list[list[Image.Image]], side: int) -> Image.Image:
-    """The samples side by side, row by row, each `side` pixels wide or, magnified by a whole factor, less."""
+    """The samples side by side, row by row, each `side` pixels wide; small ones are magnified by a whole factor."""
     width, height = rows[0][0].size
     scale = side // width if width <= side else side / width
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -66,5 +81,5 @@ def sheet(rows: list[list[Image.Image]], side: int) -> Image.Image:
 
 
 def abreast(image: Image.Image, most: int) -> int:
-    """How many samples stand side by side: `most` of about square ones, fewer of wide ones."""
+    """How many samples such as `image` stand side by side: `most` where it is about square, fewer where it is wide."""
     return max(1, round(most / max(1.0, image.width / image.height)))

@@ -1,8 +1,9 @@
 """The plots of the page. Transparent; the page brightens them on black. matplotlib's objects, no pyplot."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
 
-from scm_distill.artifacts.layout import BUCKETS
+from scm_distill.artifacts.evaluation_record import Row
+from scm_distill.artifacts.run_records import BUCKETS
 from scm_distill.report.pictures import Picture, picture
 from scm_distill.report.run_folder import Run
 from scm_distill.report.verdict import baseline, number
@@ -24,6 +26,7 @@ TIMES = ("#6a5acd", "#2b8fae", "#36a469", "#a59a2c")  # the buckets of t, from d
 COLORS = 96  # of a plot's PNG
 FEWEST, POINTS = 5, 150  # steps that make a curve; points that are drawn of one
 Draw = Callable[[Axes], None]
+Endpoint = Literal["rmse", "one_step", "two_steps"]
 
 
 def plot(draw: Draw, alt: str, *, x: str, y: str) -> Picture:
@@ -79,16 +82,19 @@ def _tick(value: float) -> str:
 
 
 def _warmup(axes: Axes, run: Run) -> None:
-    """Shade the steps at which the tangent is not whole yet."""
+    """Shade the steps of the tangent's warm-up."""
     end = min(run.recipe.objective.warmup_steps, run.step)
     if end:
         axes.axvspan(0, end, color=INK, alpha=0.09, linewidth=0, label="tangent warm-up")
 
 
-def course(run: Run, name: str, title: str, *, limit: float | None = None) -> Picture | None:
-    """A figure of every step: the median of neighbouring steps, and the range of the middle 80 % of them."""
-    steps = np.array([line["step"] for line in run.steps])
-    values = np.array([line[name] for line in run.steps], dtype=float)
+def course(run: Run, name: Literal["loss", "grad_norm"], title: str, *, limit: float | None = None) -> Picture | None:
+    """A figure of every step: the median of neighbouring steps, and the range of the middle 80 % of them.
+
+    `title` names the figure on its axis; `limit` is a line across. None where too few steps are finite.
+    """
+    found = {line.step: line.loss if name == "loss" else line.grad_norm for line in run.steps}
+    steps, values = np.array(list(found)), np.array(list(found.values()))
     steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
     if len(values) < FEWEST:
         return None
@@ -112,17 +118,18 @@ def course(run: Run, name: str, title: str, *, limit: float | None = None) -> Pi
     return plot(draw, alt, x="training step", y=title)
 
 
-def by_time(run: Run, name: str, title: str) -> Picture | None:
-    """A figure of every step in the four buckets of t."""
-    lines = [line for line in run.steps if name in line]
-    if len(lines) < FEWEST:
-        return None
-    steps = [float(part.mean()) for part in thinned(np.array([line["step"] for line in lines]))]
-    values = np.array([line[name] for line in lines], dtype=float)  # None becomes NaN
+def by_time(run: Run, name: Literal["tangent", "gap"], title: str) -> Picture | None:
+    """A figure of every step in the four buckets of t; None where there are too few steps, or no figures."""
     edges = [f"{edge:g}" for edge in BUCKETS]
     names = [f"t < {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"t > {edges[-1]}"]
+    found = {line.step: line.tangent if name == "tangent" else line.gap for line in run.steps}
+    found = {step: buckets for step, buckets in found.items() if len(buckets) == len(names)}
+    if len(found) < FEWEST:
+        return None
+    steps = [float(part.mean()) for part in thinned(np.array(list(found)))]
+    values = np.array(list(found.values()), dtype=float)  # None becomes NaN
     curves = [
-        [float(np.mean(known)) if len(known := part[np.isfinite(part)]) else np.nan for part in thinned(column)]
+        [float(np.mean(finite)) if len(finite := part[np.isfinite(part)]) else np.nan for part in thinned(column)]
         for column in values.T
     ]
 
@@ -138,88 +145,101 @@ def by_time(run: Run, name: str, title: str) -> Picture | None:
 
     last = ", ".join(f"{label}: {number(curve[-1])}" for label, curve in zip(names, curves, strict=True))
     return plot(
-        draw, f"{title} over {len(lines):,} steps by time t in radians; at the end {last}.", x="training step", y=title
+        draw, f"{title} over {len(found):,} steps by time t in radians; at the end {last}.", x="training step", y=title
     )
 
 
-def quality(run: Run, keys: dict[str, str], title: str) -> Picture | None:
-    """Figures of the evaluations (`keys`: figure, its name), and the undistilled teacher's."""
-    found = run.evaluations
+def quality(run: Run, figures: Mapping[Endpoint, str], title: str) -> Picture | None:
+    """Figures of the training's evaluations, by the name to show, and the undistilled teacher's.
+
+    None where fewer than two evaluations have them all.
+    """
+    found = [line for line in run.evaluations if _finite(getattr(line.student, key) for key in figures)]
     if len(found) < 2:
         return None
-    steps = [line["step"] for line in found]
-    curves = {key: [line["student"][key] for line in found] for key in keys}
+    steps = [line.step for line in found]
+    curves = {key: [getattr(line.student, key) for line in found] for key in figures}
+    teacher = {key: getattr(found[-1].teacher, key) for key in figures}
 
     def draw(axes: Axes) -> None:
-        for i, (key, name) in enumerate(keys.items()):
-            label = f"student, {name}" if i == 0 else name
-            style: dict[str, Any] = {"color": (STUDENT, LIGHT)[i], "marker": "os"[i], "markersize": 4, "linewidth": 1.6}
-            axes.plot(steps, curves[key], label=label, **style)
-        for i, (key, name) in enumerate(keys.items()):
-            label = f"teacher, {name}" if i == 0 else name
-            style = {"color": TEACHER, "linestyle": ((0, (4, 3)), (0, (1, 2)))[i], "linewidth": 1.4}
-            axes.axhline(found[-1]["teacher"][key], label=label, **style)
+        for i, (key, name) in enumerate(figures.items()):
+            axes.plot(
+                steps, curves[key], label=f"student, {name}" if i == 0 else name, color=(STUDENT, LIGHT)[i],
+                marker="os"[i], markersize=4, linewidth=1.6,
+            )  # fmt: skip
+        for i, (key, name) in enumerate(figures.items()):
+            if math.isfinite(teacher[key]):
+                axes.axhline(
+                    teacher[key], label=f"teacher, {name}" if i == 0 else name, color=TEACHER,
+                    linestyle=((0, (4, 3)), (0, (1, 2)))[i], linewidth=1.4,
+                )  # fmt: skip
         if min(value for curve in curves.values() for value in curve) > 0:
             _logarithmic(axes)
         _steps(axes)
 
     ends = "; ".join(
         f"{name}: student {number(curves[key][0])} at step {steps[0]:,}, {number(curves[key][-1])} at step "
-        f"{steps[-1]:,}, undistilled teacher {number(found[-1]['teacher'][key])}"
-        for key, name in keys.items()
+        f"{steps[-1]:,}, undistilled teacher {number(teacher[key])}"
+        for key, name in figures.items()
     )
     return plot(draw, f"{title} by training step. {ends}.", x="training step", y=title)
 
 
+def _finite(values: Iterable[float]) -> bool:
+    return all(map(math.isfinite, values))
+
+
 def search(run: Run) -> Picture | None:
-    """Distance to the data by t_mid, with the chosen one."""
-    rows: list[dict[str, Any]] = [row for row in run.search.get("search", []) if np.isfinite(row["distance"])]
-    if len(rows) < 2:
+    """Distance to the data by t_mid, with the chosen one; None where fewer than two were measured."""
+    tried = sorted(run.search.search, key=lambda one: one.t_mid) if run.search else []
+    tried = [one for one in tried if _finite((one.t_mid, one.distance))]
+    if run.search is None or len(tried) < 2:
         return None
-    rows.sort(key=lambda row: row["t_mid"])
-    times, distances = [row["t_mid"] for row in rows], [row["distance"] for row in rows]
-    best = min(rows, key=lambda row: abs(row["t_mid"] - run.search["chosen"]))
+    chosen = run.search.chosen
+    times, distances = [one.t_mid for one in tried], [one.distance for one in tried]
+    best = min(tried, key=lambda one: abs(one.t_mid - chosen))
     teacher = baseline(run)
 
     def draw(axes: Axes) -> None:
         axes.plot(times, distances, color=STUDENT, marker="o", markersize=4, linewidth=1.6, label="student, 2 steps")
         axes.plot(
-            best["t_mid"], best["distance"], "o", color="none", markeredgecolor=STUDENT, markersize=11,
+            best.t_mid, best.distance, "o", color="none", markeredgecolor=STUDENT, markersize=11,
             markeredgewidth=1.6, label="chosen",
         )  # fmt: skip
-        if teacher and teacher["distance"] > 0.2 * min(distances):
-            label = f"teacher, {teacher['nfe']} evaluations"
-            axes.axhline(teacher["distance"], color=TEACHER, linestyle=(0, (4, 3)), linewidth=1.3, label=label)
+        if teacher and math.isfinite(teacher.distance) and teacher.distance > 0.2 * min(distances):
+            label = f"teacher, {teacher.nfe} evaluations"
+            axes.axhline(teacher.distance, color=TEACHER, linestyle=(0, (4, 3)), linewidth=1.3, label=label)
         if max(distances) > 20 * min(distances) > 0:
             _logarithmic(axes)
 
-    alt = f"Distance to the data by t_mid, {len(rows)} tried; chosen {best['t_mid']:.3g} at {number(best['distance'])}."
+    alt = f"Distance to the data by t_mid, {len(tried)} tried; chosen {best.t_mid:.3g} at {number(best.distance)}."
     return plot(draw, alt, x="t_mid (radians)", y="distance to the data")
 
 
-def against(rows: Sequence[dict[str, Any]], x: str, title: str) -> Picture | None:
-    """Frechet distance against network evaluations or time, student and teacher."""
-    known = [row for row in rows if (row["metrics"].get("fd") or 0) > 0 and (row.get(x) or 0) > 0]
-    if len(known) < 2:
+def against(rows: Sequence[Row], x: Literal["nfe", "ms_per_sample"], title: str) -> Picture | None:
+    """Frechet distance against network evaluations or time, student and teacher; None for fewer than two points."""
+    points = [(row.who, getattr(row, x), row.metrics.get("fd", math.nan), row.steps) for row in rows]
+    points = [point for point in points if _finite(point[1:3]) and min(point[1:3]) > 0]
+    if len(points) < 2:
         return None
 
     def draw(axes: Axes) -> None:
         for who, color, marker in (("student", STUDENT, "o"), ("teacher", TEACHER, "s")):
-            mine = sorted((row[x], row["metrics"]["fd"], row["steps"]) for row in known if row["who"] == who)
-            if mine:
+            curve = sorted(point[1:] for point in points if point[0] == who)
+            if curve:
                 axes.plot(
-                    [point[0] for point in mine], [point[1] for point in mine], color=color, marker=marker,
-                    markersize=5, linewidth=1.6, label=f"{who}, {', '.join(str(point[2]) for point in mine)} steps",
+                    [cost for cost, _, _ in curve], [distance for _, distance, _ in curve], color=color, marker=marker,
+                    markersize=5, linewidth=1.6, label=f"{who}, {', '.join(str(steps) for *_, steps in curve)} steps",
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.margins(0.07, 0.1)
         if x == "nfe":
-            counts = sorted({row[x] for row in known})
+            counts = sorted({point[1] for point in points})
             axes.set_xticks(counts, [f"{value:g}" for value in counts])
             axes.xaxis.set_minor_locator(NullLocator())
         else:
             _plain(axes.xaxis, *axes.get_xlim())
         _logarithmic(axes)
 
-    said = "; ".join(f"{row['who']} {row[x]:.3g}: {number(row['metrics']['fd'])}" for row in known)
-    return plot(draw, f"Fréchet distance by {title}. {said}.", x=title, y="Fréchet distance")
+    figures = "; ".join(f"{who} {cost:.3g}: {number(distance)}" for who, cost, distance, _ in points)
+    return plot(draw, f"Fréchet distance by {title}. {figures}.", x=title, y="Fréchet distance")

@@ -1,14 +1,13 @@
 """The two ways to run an exported student or its teacher: a pixel UNet by the card's loop, all else by its stock call.
 
-A maker draws a batch and knows what it draws; `samplers` adds batching, timing and counting.
+A backend draws one sample or a batch and knows what it draws; `sampler.Sampler` adds batching, timing and counting.
 """
 
-import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +20,18 @@ from scm_distill.sampling.pixel_student import Student
 from scm_distill.teachers import Teacher, trace
 from scm_distill.teachers.stock_call import Driver, Modality, drive, modality_of
 
-OF_THE_STUDENT = ("num_inference_steps", "guidance_scale", "timesteps", "sigmas")  # what a teacher's call goes without
+Condition = str | int | None  # of a sample: a prompt, a class label, or none
+
+STUDENT_ARGUMENTS = ("num_inference_steps", "guidance_scale", "timesteps", "sigmas")  # that a teacher's call is without
 FPS = 16  # frames a second of a clip whose pipeline does not say: Wan's, HunyuanVideo's and Kandinsky's lie around it
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is drawn, and how."""
+    """What a backend draws, and by which scheduler."""
 
-    driver: Driver
-    classes: int | None  # of driver "labels"
+    driver: Driver  # what conditions a sample
+    classes: int | None  # how many labels there are; None where it is not driven by labels
     modality: Modality
     scheduler: str
     default_steps: int
@@ -40,17 +41,17 @@ class Facts:
 
     @property
     def pixels(self) -> bool:
-        """Whether it is a pixel UNet."""
+        """Whether the denoiser works on pixels, as a UNet2DModel does."""
         return self.shape is not None
 
 
-class Pixels:
-    """A pixel UNet: a student by its LCMScheduler, a teacher by DDIM. Its stock pipeline takes no labels, it does."""
+class PixelBackend:
+    """A pixel UNet: with `student` by its LCMScheduler, else by DDIM; with labels, which no stock pipeline has."""
 
     def __init__(self, teacher: Teacher, student: Student | None = None) -> None:
         self.net: Any = teacher.net
-        self.call: dict[str, Any] = {}
-        self.guidance: dict[str, Any] = {}
+        self.call: Mapping[str, Any] = {}
+        self.guidance: Mapping[str, Any] = {}
         self.shape, self.scheduler, self.student = teacher.sample_shape, teacher.scheduler, student
         driver: Driver = "none" if teacher.classes is None else "labels"
         scheduler, steps = ("LCMScheduler", 2) if student else ("DDIMScheduler", stock_loop.TEACHER_STEPS)
@@ -59,23 +60,23 @@ class Pixels:
 
     @property
     def nets(self) -> list[nn.Module]:
-        """The UNet."""
+        """The UNet alone."""
         return [self.net]
 
     def place(self, device: torch.device) -> None:
-        """Move it."""
+        """Move the UNet to `device`."""
         self.net.to(device)
 
     def check(self, steps: int) -> None:
-        """Raise UserError for a number of steps that the scheduler has not."""
+        """Raise UserError for a number of steps that the student's scheduler cannot take."""
         if self.student:
             self.student.times(steps)
 
-    def batch(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
-        """One image a seed."""
+    def draw_batch(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
+        """One PIL image for each seed and condition."""
         parameter = next(self.net.parameters())
         device, dtype = parameter.device, parameter.dtype
-        labels = torch.tensor(list(conditions), device=device) if self.facts.classes else None
+        labels = torch.tensor(cast(list[int], conditions), device=device) if self.facts.classes else None
         cond = {} if labels is None else {"class_labels": labels}
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         eps = torch.cat([torch.randn(1, *self.shape, generator=g) for g in generators]).to(device)
@@ -87,30 +88,32 @@ class Pixels:
             return list(to_images(stock_loop.loop(net, self.scheduler, eps, cond, steps, generators)))
         return list(to_images(stock_loop.ddim(net, self.scheduler, eps, cond, steps)))
 
-    def one(self, seed: int, condition: Any, steps: int) -> Any:
-        """A batch of one."""
-        return self.batch([seed], [condition], steps)[0]
+    def draw_one(self, seed: int, condition: Condition, steps: int) -> Any:
+        """The PIL image of a seed and condition."""
+        return self.draw_batch([seed], [condition], steps)[0]
 
 
-class Pipeline:
-    """A stock pipeline and the arguments of its call.
+class PipelineBackend:
+    """A stock pipeline and the arguments `call` of its call beside prompt, seed and steps.
 
-    `made_for` is a student's number of steps; `guidance` what of `Stock.arguments` guides a teacher.
+    `made_for` is the number of steps of a student, None for a teacher; `guidance` are the arguments of
+    `StockCall.arguments` that guide a teacher (scale, embedded, negative).
     """
 
     def __init__(
         self, pipeline: Any, call: Mapping[str, Any], made_for: int | None, guidance: Mapping[str, Any] | None = None
     ) -> None:
         pipeline.set_progress_bar_config(disable=True)
-        self.pipeline, self.call, self.made_for = pipeline, dict(call), made_for
-        self.stock = drive(pipeline, shared(call))
-        self.guidance: dict[str, Any] = dict(guidance or {})
-        known = inspect.signature(pipeline.__call__).parameters
-        self.known = set(known)
+        self.pipeline, self.made_for = pipeline, made_for
+        self.call: Mapping[str, Any] = dict(call)
+        self.stock = drive(pipeline, shared_arguments(call))
+        self.guidance: Mapping[str, Any] = dict(guidance or {})
+        parameters = inspect.signature(pipeline.__call__).parameters
+        self.takes_generator = "generator" in parameters
         modality = modality_of(pipeline)
         settings: Any = self.stock.net.config
-        said = next((call.get(n) or known[n].default for n in ("frame_rate", "fps") if n in known), None)
-        default = known["num_inference_steps"].default if "num_inference_steps" in known else None
+        fps = next((call.get(n) or parameters[n].default for n in ("frame_rate", "fps") if n in parameters), None)
+        default = parameters["num_inference_steps"].default if "num_inference_steps" in parameters else None
         self.facts = Facts(
             driver=self.stock.driver,
             classes=int(settings.get("num_embeds_ada_norm") or 1000) if self.stock.driver == "labels" else None,
@@ -118,27 +121,27 @@ class Pipeline:
             scheduler=type(pipeline.scheduler).__name__,
             default_steps=made_for or (default if isinstance(default, int) else stock_loop.TEACHER_STEPS),
             rate=_rate(pipeline) if modality == "audio" else None,
-            fps=(int(said) if said else FPS) if modality == "video" else None,
+            fps=(int(fps) if fps else FPS) if modality == "video" else None,
         )
         self._deterministic: bool | None = None
 
     @property
     def nets(self) -> list[nn.Module]:
-        """Its denoisers."""
+        """The denoisers of the pipeline."""
         return list(self.stock.denoisers.values())
 
     @property
     def deterministic(self) -> bool:
-        """Whether its scheduler draws no noise after the start: seen in one step of the stock call."""
+        """Whether the scheduler draws no noise after the start, by a trace of the first step of the stock call."""
         if self._deterministic is None:
-            condition: Any = {"prompt": "a photo of a cat", "labels": 0, "none": None}[self.facts.driver]
-            arguments = self._arguments([condition], self.facts.default_steps)
-            seen = trace.watch(self.pipeline, self.stock.denoisers, arguments, steps=1)
-            self._deterministic = not seen.steps[0].draws
+            conditions: dict[Driver, Condition] = {"prompt": "a photo of a cat", "labels": 0, "none": None}
+            arguments = self._arguments([conditions[self.facts.driver]], self.facts.default_steps)
+            traced = trace.watch(self.pipeline, self.stock.denoisers, arguments, steps=1)
+            self._deterministic = not traced.steps[0].draws
         return self._deterministic
 
     def place(self, device: torch.device) -> None:
-        """Move it."""
+        """Move the pipeline to `device`."""
         self.pipeline.to(device)
 
     def check(self, steps: int) -> None:
@@ -151,42 +154,43 @@ class Pipeline:
             raise UserError("A flow student samples in two steps or more.", "Two is what it is for.")
 
     def _arguments(self, conditions: Sequence[Any], steps: int) -> dict[str, Any]:
+        """The keyword arguments of the stock call for these conditions, without a generator."""
         return {**self.stock.arguments(conditions, steps, **self.guidance), **self.call, "num_inference_steps": steps}
 
-    def batch(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
-        """One stock call, one generator a sample; what its scheduler draws without one is each sample's own, too."""
-        with self._untouched(), PerSample(seeds) as noise:
+    def draw_batch(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
+        """One sample for each seed and condition, in one stock call with a generator for each.
+
+        Noise that the scheduler draws without a generator is each sample's own, too (see `PerSample`).
+        """
+        with self._global_generators_kept(), PerSample(seeds) as noise:
             arguments = self._arguments(conditions, steps)
-            if "generator" in self.known:
+            if self.takes_generator:
                 arguments["generator"] = noise.generators
             torch.random.manual_seed(seeds[0])
             return list(self.pipeline(**arguments)[0])
 
-    def one(self, seed: int, condition: Any, steps: int) -> Any:
-        """The stock call of the card: `generator=torch.manual_seed(seed)`, which is the global generator."""
-        with self._untouched():
+    def draw_one(self, seed: int, condition: Condition, steps: int) -> Any:
+        """The sample of the card's stock call: `generator=torch.manual_seed(seed)`, which is the global generator."""
+        with self._global_generators_kept():
             arguments = self._arguments([condition], steps)
             generator = torch.random.manual_seed(seed)
-            if "generator" in self.known:
+            if self.takes_generator:
                 arguments["generator"] = generator
             return self.pipeline(**arguments)[0][0]
 
-    @contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """The global generators are left as they were."""
+    def _global_generators_kept(self) -> AbstractContextManager[None]:
+        """After it the global generators of the CPU and of the pipeline's GPU are as they were before."""
         device = self.pipeline.device
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-            yield
+        return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def shared(call: Mapping[str, Any]) -> dict[str, Any]:
-    """What a teacher's call has in common with its student's: sizes and lengths."""
-    return {name: value for name, value in call.items() if name not in OF_THE_STUDENT}
+def shared_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a teacher's call has in common with its student's: sizes and lengths."""
+    return {name: value for name, value in call.items() if name not in STUDENT_ARGUMENTS}
 
 
 def _rate(pipeline: Any) -> int:
-    """Samples a second of what an audio pipeline returns."""
+    """The samples a second of the sounds that an audio pipeline returns, by the configuration of its decoder."""
     for part in ("vae", "vocoder"):
         config = getattr(getattr(pipeline, part, None), "config", None)
         if rate := getattr(config, "sampling_rate", None) or getattr(config, "sample_rate", None):

@@ -1,4 +1,4 @@
-"""What is done to the denoisers of a pipeline, and to its samples, to say what sampling costs and if it is right."""
+"""Counts the calls of denoisers, checks their outputs, compiles them, and compares samples."""
 
 import functools
 import gc
@@ -11,19 +11,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from scm_distill.autodiff.torch_private import DisableTorchFunction
 from scm_distill.data.pictures import to_array
 from scm_distill.errors import UserError
-from scm_distill.teachers.stock_call import batch_of
 
 
 @contextmanager
 def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
-    """The rows that each call of these networks is given: with classifier-free guidance twice the samples."""
+    """Within it, the list that is yielded grows by the batch size of every call of these networks.
+
+    With classifier-free guidance that is twice the number of samples.
+    """
     rows: list[int] = []
 
     def count(first: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            rows.append(batch_of(args[0] if args else kwargs[first]))
+            rows.append(len(args[0] if args else kwargs[first]))
 
         return hook
 
@@ -40,7 +43,10 @@ def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
 
 @contextmanager
 def finite(nets: Sequence[nn.Module], dtype: torch.dtype) -> Iterator[None]:
-    """Raise UserError when a network gives what is not finite: as pixels it would be black, and no longer be seen."""
+    """Within it, raise UserError when one of these networks returns what is not finite: decoded, it would be black.
+
+    `dtype` is that of their weights, for the message.
+    """
 
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple | list) else next(iter(output.values()))
@@ -61,20 +67,20 @@ def finite(nets: Sequence[nn.Module], dtype: torch.dtype) -> Iterator[None]:
 
 
 def compiled(net: nn.Module) -> None:
-    """Let torch.compile have the network's forward, below its hooks and outside of modes that change draws."""
+    """Compile the forward of `net` by torch.compile, in place; its hooks, and modes that change draws, stay outside."""
     forward = net.forward
     fast = torch.compile(forward)
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             return fast(*args, **kwargs)
 
     net.forward = call
 
 
 def free() -> None:
-    """Give unused memory back to the device."""
+    """Return memory that torch caches to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -83,7 +89,7 @@ def free() -> None:
 
 
 def mean_difference(one: Any, other: Any) -> float:
-    """Mean difference of two samples, in standard deviations of the first."""
+    """Mean absolute difference of two samples, in standard deviations of the first; inf where their shapes differ."""
     a, b = _array(one), _array(other)
     return float(np.abs(a - b).mean() / max(a.std(), 1e-12)) if a.shape == b.shape else float("inf")
 

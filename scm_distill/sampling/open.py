@@ -1,44 +1,58 @@
 """Students and teachers opened as samplers, whatever kind of pipeline they are."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
 
 from scm_distill import teachers
 from scm_distill.artifacts import layout
-from scm_distill.artifacts.layout import facts_of, recipe_of, written
+from scm_distill.artifacts.layout import export_record, recipe_of
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import pixel_student
-from scm_distill.sampling.backends import Pipeline, Pixels, shared
-from scm_distill.sampling.sampler import Maker, Sampler
+from scm_distill.sampling.backends import PipelineBackend, PixelBackend, shared_arguments
+from scm_distill.sampling.sampler import Backend, Sampler
+from scm_distill.teachers.unet2d import is_pixel
 
 OWN_TEACHER = "teacher"  # as a name: the teacher that the student came from
-SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, where no lack of memory is told
+SMALL = 100_000_000  # parameters of a denoiser that may draw in batches on a CPU, which has no error for lack of memory
 
 
-def open_student(
-    model: str,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-    batch: int | None = None,
-    compile: bool = False,
-    report: Reporter | None = None,
-) -> Sampler:
+class SamplerOptions(TypedDict, total=False):
+    """How a sampler is opened and run; None and what is missing mean the default."""
+
+    dtype: torch.dtype  # of the weights; float32
+    device: torch.device | None  # the first GPU, or the CPU
+    batch: int | None  # samples a call, at most; what most machines hold
+    compile: bool  # the denoisers, by torch.compile; False
+    report: Reporter | None  # hears what a user should know; nobody
+
+
+class Loading(TypedDict, total=False):
+    """How a teacher's pipeline is loaded, as in `teachers.load_pipeline`."""
+
+    revision: str | None
+    allow_pickle: bool
+    pipeline: str | None
+    config: str | None
+
+
+def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
     """An exported student by run folder, pipeline folder or Hub id. Raises UserError for anything else."""
-    folder = layout.pipeline_of(model)
-    maker: Maker
-    if _is_pixel(folder, None):
+    folder, dtype = layout.pipeline_of(model), options.get("dtype", torch.float32)
+    backend: Backend
+    if is_pixel(teachers.index(folder)):
         student = pixel_student.load(model)
         _cast(student.pipeline.net, dtype)
-        maker = Pixels(student.pipeline, student)
+        backend = PixelBackend(student.pipeline, student)
     else:
-        call = written(folder)["call"]
-        maker = Pipeline(teachers.load_pipeline(folder, dtype=dtype), call, int(call["num_inference_steps"]))
-    return _sampler(maker, device, batch, report, compile=compile)
+        call = export_record(model).call
+        backend = PipelineBackend(
+            teachers.load_pipeline(folder, dtype=dtype), call, int(str(call["num_inference_steps"]))
+        )
+    return _sampler(backend, options)
 
 
 def open_teacher(
@@ -46,34 +60,26 @@ def open_teacher(
     call: Mapping[str, Any],
     *,
     guidance: Mapping[str, Any] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-    batch: int | None = None,
-    compile: bool = False,
-    report: Reporter | None = None,
-    revision: str | None = None,
-    **loading: Any,
+    loading: Loading | None = None,
+    **options: Unpack[SamplerOptions],
 ) -> Sampler:
-    """A teacher by pipeline folder, `builtin:NAME`, Hub id or single file; `loading` as in teachers.load_pipeline.
+    """A teacher by pipeline folder, `builtin:NAME`, Hub id or single file. Raises UserError.
 
-    `call` are the arguments of its student's call; those that are the student's own are left away.
-    `guidance` is what of `Stock.arguments` guides it; None leaves that to the stock call. Raises UserError.
+    `call` are the arguments of its student's call, of which sizes and lengths are taken. `guidance` are those of
+    `StockCall.arguments` that guide it (scale, embedded, negative); None takes the stock call's defaults.
     """
-    maker: Maker
-    if not model.endswith(".safetensors") and _is_pixel(model, revision):
-        teacher = teachers.load(model, revision=revision, allow_pickle=loading.get("allow_pickle", False))
+    loading, dtype = loading or {}, options.get("dtype", torch.float32)
+    backend: Backend
+    if not model.endswith(".safetensors") and is_pixel(teachers.index(model, loading.get("revision"))):
+        teacher = teachers.load(
+            model, revision=loading.get("revision"), allow_pickle=loading.get("allow_pickle", False)
+        )
         _cast(teacher.net, dtype)
-        maker = Pixels(teacher)
+        backend = PixelBackend(teacher)
     else:
-        pipeline = teachers.load_pipeline(model, revision=revision, dtype=dtype, **loading)
-        maker = Pipeline(pipeline, shared(call), None, guidance)
-    return _sampler(maker, device, batch, report, compile=compile)
-
-
-def _is_pixel(folder: str, revision: str | None) -> bool:
-    parts = {name: kind for name, kind in teachers.index(folder, revision).items() if isinstance(kind, list | tuple)}
-    named = {name: kind[1] for name, kind in parts.items() if kind[1]}
-    return set(named) == {"unet", "scheduler"} and named["unet"] == "UNet2DModel"
+        pipeline = teachers.load_pipeline(model, dtype=dtype, **loading)
+        backend = PipelineBackend(pipeline, shared_arguments(call), None, guidance)
+    return _sampler(backend, options)
 
 
 def _cast(net: nn.Module, dtype: torch.dtype) -> None:
@@ -81,43 +87,46 @@ def _cast(net: nn.Module, dtype: torch.dtype) -> None:
         net.to(dtype)
 
 
-def _sampler(
-    maker: Maker, device: torch.device | None, batch: int | None, report: Reporter | None, *, compile: bool
-) -> Sampler:
-    """With a batch that most machines can hold, if none is given; where it is too much, it is halved."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    parameters = sum(p.numel() for net in maker.nets for p in net.parameters())
-    if maker.facts.pixels:
+def _sampler(backend: Backend, options: SamplerOptions) -> Sampler:
+    """The sampler of `backend`, by default with a batch that most machines can hold; where it cannot, it is halved."""
+    device = options.get("device") or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parameters = sum(p.numel() for net in backend.nets for p in net.parameters())
+    if backend.facts.pixels:
         usual = 64
-    elif maker.facts.modality == "video" or (device.type == "cpu" and parameters > SMALL):
+    elif backend.facts.modality == "video" or (device.type == "cpu" and parameters > SMALL):
         usual = 1
     else:
         usual = 8
-    for net in maker.nets:
+    for net in backend.nets:
         net.eval().requires_grad_(False)
-    return Sampler(maker, device, batch or usual, report or Silent(), compile=compile)
+    size, report = options.get("batch") or usual, options.get("report") or Silent()
+    return Sampler(backend, device, size, report, compile=options.get("compile", False))
 
 
-def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> tuple[Sampler, str]:
-    """The teacher of this name, or by the word `teacher` the student's own, and its name. Raises UserError.
+def teacher_of(name: str, model: str, student: Sampler, options: SamplerOptions) -> tuple[Sampler, str]:
+    """The sampler and the full name of the teacher `name`; the name "teacher" is that of the student's own teacher.
 
-    It is guided as it was when the student learnt from it; by its stock call where an older export does not say how.
+    `student` is the opened `model`. The teacher is guided as it was when the student learnt from it. Raises UserError,
+    also for a teacher of other samples.
     """
-    facts, recipe = facts_of(model), recipe_of(model)
+    facts, recipe = export_record(model).facts, recipe_of(model)
     repo: str | None = name
-    loading: dict[str, Any] = {}
+    loading: Loading = {}
     if name == OWN_TEACHER:
-        repo = recipe.teacher.repo if recipe else facts.get("hub_id")
+        repo = recipe.teacher.repo if recipe else facts.hub_id
     if recipe and repo == recipe.teacher.repo:
-        loading = recipe.teacher.model_dump(include={"revision", "allow_pickle", "pipeline", "config"})
-    elif repo == facts.get("hub_id"):
-        loading = {"revision": facts.get("revision")}
+        t = recipe.teacher
+        loading = {
+            "revision": t.revision, "allow_pickle": t.allow_pickle, "pipeline": t.pipeline, "config": t.config,
+        }  # fmt: skip
+    elif repo == facts.hub_id:
+        loading = {"revision": facts.revision}
     if repo is None:
         raise UserError(
             f"{model} does not say which teacher it came from.", "Name it: a folder, a Hub id or builtin:NAME."
         )
-    guidance = facts.get("trained", {}).get("teacher_call")
-    teacher = open_teacher(repo, student.call, guidance=guidance, **how, **loading)
+    guidance = facts.trained.teacher_call.model_dump(exclude_unset=True)
+    teacher = open_teacher(repo, student.call, guidance=guidance, loading=loading, **options)
     a, b = student.facts, teacher.facts
     if (a.driver, a.modality, a.classes, a.shape) != (b.driver, b.modality, b.classes, b.shape):
         raise UserError(f"{repo} makes other samples than {model}.", "Give the teacher that this student came from.")
@@ -125,5 +134,5 @@ def teacher_of(name: str, model: str, student: Sampler, how: dict[str, Any]) -> 
 
 
 def name_of(device: torch.device) -> str:
-    """As a reader knows it."""
+    """A device's name for people: the model of a GPU, else cpu or mps."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

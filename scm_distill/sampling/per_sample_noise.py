@@ -1,4 +1,4 @@
-"""Noise of a batch, sample by sample: what a stock pipeline would have drawn for each of them alone."""
+"""Noise of a batch, sample by sample: the draws that a stock pipeline makes for each of the samples alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class PerSample(TorchFunctionMode):
-    """Within it, sample i of a batch is given the normal draws that follow torch.manual_seed(seeds[i]) for it alone.
+    """Within it, sample i of a batch gets the normal draws that torch.manual_seed(seeds[i]) gives to it alone.
 
-    `generators` are for the call itself, on the CPU. Many schedulers draw their later noise without a generator, for
-    the whole batch, from the global one of the device, which torch.manual_seed sets too: such a draw is answered by
-    one of each sample's own generator on that device. A leading dimension of k times the batch is k copies of the
-    batch, as classifier-free guidance has them. Other draws come from the global generator, as they would.
+    `generators` are for the pipeline's call, on the CPU. Many schedulers draw their later noise without a generator,
+    for the whole batch, from the global one of the device, which torch.manual_seed sets too: in place of such a draw
+    each sample draws from its own generator on that device. A leading dimension of k times the batch is k copies of the
+    batch, as classifier-free guidance has them. All other draws come from the global generator.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -26,7 +26,7 @@ class PerSample(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Any torch function; normal draws without a generator are ours."""
+        """Called for every torch function; replaces randn and randn_like where they have no generator."""
         kwargs = dict(kwargs or {})
         if func not in (torch.randn, torch.randn_like) or kwargs.get("generator") is not None:
             return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Reading an exported student of pixels, and our own few-step sampler beside the stock one."""
+"""Reads an exported pixel student as F, and samples it by scm-distill's own few-step sampler."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from scm_distill import teachers
 from scm_distill.artifacts.layout import pipeline_of
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import DiscreteSchedule
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.sampling import few_step
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network
@@ -19,13 +19,13 @@ from scm_distill.models.network import Network
 
 @dataclass(frozen=True)
 class Student:
-    """A two-step pipeline read as F; its scheduler says which times its steps take."""
+    """An exported pixel student: its `pipeline` as diffusers has it, and the same `network` read as F."""
 
     pipeline: teachers.Teacher
     network: Network
 
     def times(self, steps: int) -> tuple[float, ...]:
-        """The TrigFlow times of `steps` steps on the scheduler's grid. Raises UserError where it has none."""
+        """The TrigFlow times (radians) of `steps` steps of its scheduler. Raises UserError for a number it has not."""
         scheduler: Any = self.pipeline.scheduler
         try:
             scheduler.set_timesteps(steps)

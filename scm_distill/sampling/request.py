@@ -1,14 +1,13 @@
-"""What `sample` is asked for: prompts or classes and their seeds; a device and a dtype. Wrong ones are UserErrors."""
+"""The samples that a user asks for: prompts or classes and their seeds; the names of devices and dtypes."""
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from scm_distill.data import media
 from scm_distill.errors import UserError
-from scm_distill.sampling.backends import Facts
+from scm_distill.sampling.backends import Condition, Facts
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 USUAL = 16  # samples, where nothing says how many
@@ -17,47 +16,48 @@ MOST = 100_000  # classes of a range: more than any model has, and few enough to
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """As it was typed."""
+    """Which samples are to be drawn, in the words of the command line."""
 
     prompts: list[str]
-    file: str | None
-    classes: str | None
-    n: int | None
-    seed: int
+    file: str | None  # of prompts: a text file, or .jsonl of {"prompt": ..., "seed": ...}
+    classes: str | None  # such as "0-9" or "1,3,7"
+    n: int | None  # samples; None: one a prompt, or USUAL
+    seed: int  # of the first sample; the next ones count on
 
     def check(self) -> None:
-        """Raise UserError for what is wrong with any model."""
-        self._given()
+        """Raise UserError for what is wrong whatever the model, before one is loaded."""
+        self._all_prompts()
         if self.classes is not None:
             class_list(self.classes)
 
-    def samples(self, facts: Facts, model: str) -> tuple[list[int], list[Any]]:
-        """A seed and a prompt, label or None for every sample. Raises UserError."""
-        given, seeds = self._given()
-        if given and facts.driver != "prompt":
+    def samples(self, facts: Facts, model: str) -> tuple[list[int], list[Condition]]:
+        """The seed and the condition of every sample, from a model of these `facts`. Raises UserError."""
+        prompts, seeds = self._all_prompts()
+        if prompts and facts.driver != "prompt":
             raise UserError(f"{model} takes no prompt.", "Leave --prompt and --prompts away.")
         if self.classes is not None and facts.driver != "labels":
             raise UserError(f"{model} takes no classes.", "Leave --classes away.")
-        driven: list[Any] = list(given)
-        if facts.driver == "prompt" and not given:
+        conditions: list[Condition] = list(prompts)
+        if facts.driver == "prompt" and not prompts:
             raise UserError(f"{model} wants a prompt.", "Give --prompt 'a photo of a cat'.")
         if facts.driver == "labels":
             assert facts.classes is not None
             if self.classes is None and not facts.pixels:
                 raise UserError(f"{model} wants classes.", "Give --classes 0-9.")
-            driven = list(class_list(self.classes or f"0-{facts.classes - 1}"))
-            if max(driven) >= facts.classes:
+            classes = class_list(self.classes or f"0-{facts.classes - 1}")
+            if max(classes) >= facts.classes:
                 raise UserError(f"The classes of {model} are 0 to {facts.classes - 1}.", "Choose among them.")
-        n = self.n or len(given) or USUAL
+            conditions = list(classes)
+        n = self.n or len(prompts) or USUAL
         if seeds:
             if n > len(seeds):
                 raise UserError(f"{self.file} names {len(seeds)} seeds, and -n is {n}.", "Leave -n away.")
-            return seeds[:n], driven[:n]
-        driven = driven or [None]
-        return list(range(self.seed, self.seed + n)), [driven[i % len(driven)] for i in range(n)]
+            return seeds[:n], conditions[:n]
+        conditions = conditions or [None]
+        return list(range(self.seed, self.seed + n)), [conditions[i % len(conditions)] for i in range(n)]
 
-    def _given(self) -> tuple[list[str], list[int]]:
-        """The prompts, and their own seeds where a file has them."""
+    def _all_prompts(self) -> tuple[list[str], list[int]]:
+        """The prompts, those of the file last, and their own seeds where the file has any. Raises UserError."""
         if any(not prompt.strip() for prompt in self.prompts):
             raise UserError("A --prompt is empty.", "Say what to draw.")
         if self.file is None:
@@ -74,6 +74,7 @@ class SampleRequest:
 
 
 def _records(lines: list[str], file: str) -> tuple[list[str], list[int]]:
+    """The prompts and the seeds of the lines of a .jsonl `file`; seeds for all of them, or for none."""
     prompts, seeds = [], []
     for i, line in enumerate(lines, 1):
         try:
@@ -106,14 +107,14 @@ def class_list(text: str) -> list[int]:
 
 
 def dtype_of(text: str) -> torch.dtype:
-    """Raises UserError for an unknown one."""
+    """The dtype of the name fp32, bf16 or fp16. Raises UserError for an unknown one."""
     if text not in DTYPES:
         raise UserError(f"There is no dtype {text!r}.", f"Choose --dtype {', '.join(DTYPES)}.")
     return DTYPES[text]
 
 
 def device_of(text: str | None) -> torch.device:
-    """Raises UserError for one that is unknown or not in this machine."""
+    """The device of the name cpu, cuda, cuda:N or mps; None: the first GPU, or the CPU. Raises UserError."""
     if text is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

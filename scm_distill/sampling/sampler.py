@@ -5,7 +5,7 @@ Sample i depends on its seed and its condition alone: it is what the stock call 
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from scm_distill.errors import UserError, one_line
 from scm_distill.progress import Reporter, Silent
-from scm_distill.sampling.backends import Facts
+from scm_distill.sampling.backends import Condition, Facts
 from scm_distill.sampling.instruments import compiled, counted, finite, free, mean_difference
 
 T = TypeVar("T")
@@ -23,68 +23,64 @@ WARM_STEPS = 2  # of the call before the clock runs
 SAME, SAME_HALF = 5e-3, 5e-2  # largest mean difference of a batch to its samples alone, in standard deviations
 
 
-class Maker(Protocol):
-    """A pixel UNet or a stock pipeline."""
+class Backend(Protocol):
+    """Draws samples: a pixel UNet or a stock pipeline, see backends.py."""
 
     facts: Facts
-    call: dict[str, Any]  # further arguments of the stock call
-
-    @property
-    def guidance(self) -> dict[str, Any]:
-        """What guides a teacher's call."""
-        ...
+    call: Mapping[str, Any]  # further arguments of the stock call
+    guidance: Mapping[str, Any]  # of a teacher's call
 
     @property
     def nets(self) -> list[nn.Module]:
-        """The denoisers."""
+        """The denoisers whose calls are counted."""
         ...
 
     @property
     def deterministic(self) -> bool:
-        """Whether nothing is drawn after the start."""
+        """Whether no noise is drawn after the start."""
         ...
 
     def place(self, device: torch.device) -> None:
-        """Move everything."""
+        """Move all networks to `device`."""
         ...
 
     def check(self, steps: int) -> None:
         """Raise UserError for a number of steps that cannot be taken."""
         ...
 
-    def batch(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
-        """Several samples in one call."""
+    def draw_batch(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
+        """One sample for each seed and condition, in one call."""
         ...
 
-    def one(self, seed: int, condition: Any, steps: int) -> Any:
-        """One sample by the documented call."""
+    def draw_one(self, seed: int, condition: Condition, steps: int) -> Any:
+        """The sample that the call of the model card gives for this seed."""
         ...
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples as the pipeline returns them, network evaluations a sample, and seconds of the whole stock call."""
+    """Samples as the pipeline returns them, and what they cost."""
 
     samples: list[Any]
-    nfe: float
-    seconds: float
+    nfe: float  # network function evaluations a sample; classifier-free guidance counts twice
+    seconds: float  # of the whole stock call: encoders, denoiser and decoder
 
 
 @dataclass
 class Sampler:
-    """Draws from a maker in batches, on `device`; halves `size` where memory does not suffice.
+    """Draws in batches of at most `size` on `device`, and halves `size` where memory does not suffice.
 
-    Before the first batch of several, two samples are drawn together and alone: where they differ, as where a pipeline
-    lets the padding of a longer prompt be seen, all are drawn one by one, and `reason` says so.
+    Before the first batch of several, two samples are drawn together and alone: where they differ, as where the padding
+    of a longer prompt changes the result, all are drawn one by one, for the `reason` that is told then.
     """
 
-    maker: Maker
+    backend: Backend
     device: torch.device
-    size: int  # samples a call, at most
+    size: int  # samples a call
     report: Reporter = field(default_factory=Silent)
     compiled_in: float = 0.0  # seconds of the first calls of compiled denoisers
-    reason: str | None = None  # why samples are drawn one by one
-    compile: bool = False
+    reason: str | None = None  # why samples are drawn one by one; None where they are not
+    compile: bool = False  # whether denoisers are compiled by torch.compile before they are timed
     _warm: set[tuple[int, int]] = field(default_factory=set)
     _probed: set[bool] = field(default_factory=set)
     _placed: bool = False
@@ -92,46 +88,48 @@ class Sampler:
 
     @property
     def facts(self) -> Facts:
-        """What is drawn, and how."""
-        return self.maker.facts
+        """What is drawn, and by which scheduler."""
+        return self.backend.facts
 
     @property
-    def call(self) -> dict[str, Any]:
-        """The arguments of its stock call, without prompt and seed."""
-        return self.maker.call
+    def call(self) -> Mapping[str, Any]:
+        """The arguments of the stock call beside prompt, seed and steps."""
+        return self.backend.call
 
     def check(self, steps: int) -> None:
         """Raise UserError for a number of steps that cannot be taken."""
-        self.maker.check(steps)
+        self.backend.check(steps)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the denoisers' weights."""
-        dtype: torch.dtype = next(self.maker.nets[0].parameters()).dtype
+        """The dtype of the denoisers' weights."""
+        dtype: torch.dtype = next(self.backend.nets[0].parameters()).dtype
         return dtype
 
     @property
     def deterministic(self) -> bool:
-        """Whether a sample follows from its first noise: the scheduler draws none after it."""
+        """Whether a sample depends on its first noise alone: the scheduler draws none after it."""
         self._place()
-        return self.maker.deterministic
+        return self.backend.deterministic
 
-    def draw(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int | None = None) -> Drawn:
-        """One sample for each seed and condition: a prompt, a label, or None. Raises UserError."""
+    def draw(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int | None = None) -> Drawn:
+        """One sample for each seed and condition, in `steps` or the default number of steps. Raises UserError."""
         parts = list(self.stream(seeds, conditions, steps))
         samples = [sample for part in parts for sample in part.samples]
         rows = sum(part.nfe * len(part.samples) for part in parts)
         return Drawn(samples, rows / len(samples), sum(part.seconds for part in parts))
 
-    def stream(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int | None = None) -> Iterator[Drawn]:
-        """The same, batch by batch."""
+    def stream(
+        self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int | None = None
+    ) -> Iterator[Drawn]:
+        """As `draw`, but each batch is yielded as soon as it is drawn."""
         steps = steps or self.facts.default_steps
         self.check(steps)
         self._place()
         self._probe(conditions, steps)
         if self.compile and not self._compiled:
             self._compiled = True
-            for net in self.maker.nets:
+            for net in self.backend.nets:
                 compiled(net)
         done = 0
         while done < len(seeds):
@@ -144,18 +142,18 @@ class Sampler:
                 yield drawn
 
     @property
-    def guidance(self) -> dict[str, Any]:
-        """What guides a teacher's call; empty where the call is left to itself."""
-        return self.maker.guidance
+    def guidance(self) -> Mapping[str, Any]:
+        """The guidance arguments of a teacher's call; empty where its defaults are taken."""
+        return self.backend.guidance
 
-    def ready(self, conditions: Sequence[Any]) -> None:
-        """Move everything to the device, and settle whether a batch of such conditions can be drawn in one call."""
+    def ready(self, conditions: Sequence[Condition]) -> None:
+        """Move all networks to the device, and find out whether a batch of `conditions` can be drawn in one call."""
         self._place()
         self._probe(conditions, WARM_STEPS)
 
     def release(self) -> None:
-        """Give the device's memory back; the next draw moves everything there again."""
-        self.maker.place(torch.device("cpu"))
+        """Move all networks to the host and free the device's memory; the next draw moves them back."""
+        self.backend.place(torch.device("cpu"))
         self._placed = False
         free()
 
@@ -163,7 +161,7 @@ class Sampler:
         if self._placed:
             return
         try:
-            self.maker.place(self.device)
+            self.backend.place(self.device)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The pipeline does not fit on {self.device} (beside the other one, where two are compared).",
@@ -171,8 +169,8 @@ class Sampler:
             ) from error
         self._placed = True
 
-    def _probe(self, conditions: Sequence[Any], steps: int) -> None:
-        """Take samples one by one from here on, if two in a batch are not what they are alone."""
+    def _probe(self, conditions: Sequence[Condition], steps: int) -> None:
+        """Draw one by one from now on, if two samples in a batch differ from the same two drawn alone."""
         if self.size == 1 or len(conditions) == 1 or self.facts.pixels:
             return
         pair = [min(conditions, key=lambda c: len(str(c))), max(conditions, key=lambda c: len(str(c)))]
@@ -180,7 +178,7 @@ class Sampler:
         if {True, unequal} & self._probed:
             return
         few = min(steps, WARM_STEPS)
-        with finite(self.maker.nets, self.dtype):
+        with finite(self.backend.nets, self.dtype):
             alone = [
                 self._within_memory(1, lambda s=seed, c=condition: self._call([s], [c], few)[0])  # type: ignore[misc]
                 for seed, condition in enumerate(pair)
@@ -189,7 +187,7 @@ class Sampler:
 
         def together() -> float | str:
             try:
-                both = self.maker.batch([0, 1], pair, few)
+                both = self.backend.draw_batch([0, 1], pair, few)
                 return max(map(mean_difference, alone, both))
             except torch.OutOfMemoryError:
                 raise
@@ -207,42 +205,44 @@ class Sampler:
             self.size = 1
             self.report.say(f"one by one: {self.reason}")
 
-    def _timed(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> Drawn:
+    def _timed(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> Drawn:
+        """Draw a batch in one call, after a short call of the same size that is not timed."""
         few = min(steps, WARM_STEPS)
         if (len(seeds), few) not in self._warm:
             begin = time.perf_counter()
-            with finite(self.maker.nets, self.dtype):
+            with finite(self.backend.nets, self.dtype):
                 self._call(seeds, conditions, few)
             self._synchronize()
             self._warm.add((len(seeds), few))
             if self.compile:
                 self.compiled_in += time.perf_counter() - begin
-        with counted(self.maker.nets) as rows:
+        with counted(self.backend.nets) as rows:
             begin = time.perf_counter()
             samples = self._call(seeds, conditions, steps)
             self._synchronize()
             seconds = time.perf_counter() - begin
         return Drawn(samples, sum(rows) / len(samples), seconds)
 
-    def _call(self, seeds: Sequence[int], conditions: Sequence[Any], steps: int) -> list[Any]:
+    def _call(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
+        """Draw in one call; what a pipeline raises becomes a UserError, except for a lack of memory."""
         try:
             if len(seeds) == 1:
-                return [self.maker.one(seeds[0], conditions[0], steps)]
-            return self.maker.batch(seeds, conditions, steps)
+                return [self.backend.draw_one(seeds[0], conditions[0], steps)]
+            return self.backend.draw_batch(seeds, conditions, steps)
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a pipeline raises that does not like its call
             reason = one_line(error, 300)
             if self.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise UserError(f"The denoiser does not compile: {reason}", "Leave --compile away.") from error
-            name = type(getattr(self.maker, "pipeline", self.maker)).__name__
+            name = type(getattr(self.backend, "pipeline", self.backend)).__name__
             raise UserError(
                 f"Stock diffusers refuses this call of {name}: {type(error).__name__}: {reason}",
                 "Give --steps 2, and to --compare the teacher that the student came from.",
             ) from error
 
     def _within_memory(self, size: int, work: Callable[[], T]) -> T | None:
-        """Do it; None, and half as many samples a call from here on, where memory does not suffice."""
+        """What `work` on `size` samples returns; None where memory does not suffice, and then `size` is halved."""
         try:
             return work()
         except torch.OutOfMemoryError as error:

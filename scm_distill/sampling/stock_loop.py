@@ -1,4 +1,4 @@
-"""Sampling by stock diffusers schedulers: the baseline, and the other side of the export's self-check."""
+"""Sampling of pixel UNets by stock diffusers schedulers: the baseline, and the reference of the export's self-check."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ TEACHER_STEPS = 50  # of DDIM, the baseline of every comparison
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], steps: int) -> Tensor:
-    """eps (steps, N, ...) ~ N(0, I): what `steps` draws from torch.Generator().manual_seed(seed) give, image by image.
+    """eps (steps, N, ...) ~ N(0, I), N the number of seeds: `steps` draws in turn from a generator of each seed.
 
-    Image i depends on seed i alone, not on how many are made; diffusers draws the same from a list of generators.
+    Image i depends on seed i alone; diffusers draws the same from a list of generators.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return torch.stack([torch.cat([torch.randn(1, *shape, generator=g) for g in generators]) for _ in range(steps)])
@@ -28,7 +28,10 @@ def loop(
     steps: int,
     generator: list[torch.Generator] | None = None,
 ) -> Tensor:
-    """The denoising loop of a stock unconditional pipeline, with conditions for those that take none; x_0 (N, ...)."""
+    """x_0 (N, ...) by the denoising loop of a stock unconditional pipeline, from x (N, ...) at its first time.
+
+    `net` is called as a UNet2DModel, with the conditions `cond` (N, ...) too, which the stock pipelines cannot pass.
+    """
     scheduler.set_timesteps(steps)
     for k in scheduler.timesteps:
         x = scheduler.step(net(x, k, **cond, return_dict=False)[0], k, x, generator=generator).prev_sample
@@ -38,7 +41,10 @@ def loop(
 def ddim(
     net: Callable[..., Any], scheduler: SchedulerMixin, eps: Tensor, cond: Mapping[str, Tensor], steps: int
 ) -> Tensor:
-    """A teacher's samples by stock DDIM, deterministic, in at most `steps` evaluations from eps (N, ...) ~ N(0, I)."""
+    """x_0 (N, ...) by stock DDIM, deterministic, in `steps` NFE (at most one a time of the schedule) from eps (N, ...).
+
+    `scheduler` is the teacher's own, whose configuration DDIM takes over.
+    """
     config: Any = scheduler.config
     scheduler = DDIMScheduler.from_config(config)
     return loop(net, scheduler, eps, cond, min(steps, len(scheduler.alphas_cumprod)))

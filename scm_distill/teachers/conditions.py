@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scm_distill.artifacts.files import save_tensors
+from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import NONE, with_unconditional
 from scm_distill.teachers.convention import first_tensor
 from scm_distill.teachers.guidance import split
 from scm_distill.teachers.reading import PROBE_SCALE, Reading
@@ -70,7 +71,7 @@ def record(
     for i, one in enumerate(ids):
         key = json.dumps([identity, reading.stock.extra, str(one), negative, guided], sort_keys=True, default=str)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-        if not file.is_file():
+        if not is_tensors(file):
             save_tensors(_one(reading, one, guided=guided, negative=negative), file)
         files.append(file)
         progress(i + 1)
@@ -89,7 +90,7 @@ def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str
         if halves is None:
             raise UserError(f"The prompt {one!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
         (u, _), (c, _) = halves if reading.unconditional_first else halves[::-1]
-        cond = {**c, **{f"u/{name}": value for name, value in u.items()}}
+        cond = with_unconditional(c, u)
     if not cond:
-        cond = {"none": first_tensor(step.calls[0].output).new_zeros(1)}
+        cond = {NONE: first_tensor(step.calls[0].output).new_zeros(1)}
     return cond

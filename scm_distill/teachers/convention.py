@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Cond = Mapping[str, Tensor]
+from scm_distill.maths.cond import SCALE, Cond
 
 
 class Unclear(Exception):
@@ -50,9 +50,9 @@ class Convention:
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
         """The native prediction (B, ...) of `net` at x_nat (B, ...) and its own time `tau` (B,)."""
         arguments = {name: self._fill(value, name, cond, x_nat) for name, value in self.fixed.items()}
-        if self.scale_of and "w" in cond:
+        if self.scale_of and SCALE in cond:
             path, embed = self.scale_of
-            arguments[path] = embed(cond["w"].to(x_nat.device))
+            arguments[path] = embed(cond[SCALE].to(x_nat.device))
         x = x_nat
         if self.extra:
             dim, more = self.extra

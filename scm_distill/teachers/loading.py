@@ -11,6 +11,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from scm_distill import builtin
+from scm_distill.artifacts import files
+from scm_distill.artifacts.files import Damaged
+from scm_distill.artifacts.layout import INDEX
 from scm_distill.errors import UserError, one_line
 from scm_distill.teachers import families, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
@@ -40,7 +43,7 @@ def load(
         unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     loaded = again()
-    if unet2d.is_pixel(loaded):
+    if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
     family.prepare(loaded)
@@ -93,7 +96,7 @@ def resolve(repo: str) -> str:
         return str(packaged)
     path = Path(repo).expanduser()
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
+        if not (path / INDEX).is_file():
             raise UserError(
                 f"{repo} is no diffusers pipeline folder: it has no model_index.json.",
                 "Give the folder that save_pretrained of a pipeline wrote, or a Hub id.",
@@ -105,8 +108,19 @@ def resolve(repo: str) -> str:
 
 
 def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
+    path = Path(folder) / INDEX
     try:
+        if path.exists():  # diffusers' own errors do not name the file
+            parts = files.read_json(path)
+            wrong = [name for name, kind in parts.items() if isinstance(kind, list) and len(kind) != 2]
+            if wrong or not isinstance(parts.get("_class_name"), str):
+                raise Damaged(path, f"is damaged at {', '.join(wrong) or '_class_name'}")
         return dict(DiffusionPipeline.load_config(folder, revision=revision))
+    except Damaged as error:
+        fix = (
+            "Give a folder as save_pretrained of a pipeline writes it; an export is made again by train --resume auto."
+        )
+        raise UserError(error.problem, fix) from error
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         raise _failure(folder, repo, error, allow_pickle=False) from error
 

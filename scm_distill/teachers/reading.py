@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scm_distill.errors import UserError, one_line
+from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
@@ -190,7 +191,7 @@ def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dic
     """`cond` with a guidance scale where the denoiser is told one."""
     if convention.scale_of is None:
         return cond
-    return {**cond, "w": torch.full((1,), w)}
+    return {**cond, SCALE: torch.full((1,), w)}
 
 
 def _witness(
@@ -201,7 +202,7 @@ def _witness(
     step, call = steps[i], steps[i].calls[0]
     if convention.scale_of:
         told = float(at(call.arguments, convention.scale_of[0]).flatten()[0])
-        cond = {**cond, "w": torch.tensor([told / float(convention.scale_of[1](torch.ones(1)))])}
+        cond = {**cond, SCALE: torch.tensor([told / float(convention.scale_of[1](torch.ones(1)))])}
     tau = float(call.arguments[convention.time].flatten()[0])
     x = sample_of(convention, call.arguments)
     native = schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
@@ -242,7 +243,7 @@ def _pair(reading: Reading) -> ReferenceStep:
     arguments = step.calls[0].arguments
     reference_step = _witness(reading, [step], 0, convention.cond(arguments), "two samples")
     native = reading.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-    cond = {name: value.expand(2) if name == "w" else value for name, value in reference_step.cond.items()}
+    cond = {name: value.expand(2) if name == SCALE else value for name, value in reference_step.cond.items()}
     return replace(reference_step, x_nat=sample_of(convention, arguments, slice(0, 2)), cond=cond, native=native)
 
 
@@ -287,5 +288,5 @@ def _learn_guidance(reading: Reading) -> None:
     for i, half in enumerate(halves):
         assert half is not None
         (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
-        cond = {**c, **{f"u/{name}": value for name, value in u.items()}, "w": w}
+        cond = {**with_unconditional(c, u), SCALE: w}
         reading.reference_steps.append(_witness(reading, seen.steps, i, cond, "guided"))

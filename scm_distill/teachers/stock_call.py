@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
 from scm_distill.teachers import trace
 
@@ -96,12 +97,12 @@ class StockCall:
         calls = [*(c for s in seen.steps for c in s.calls), *seen.calls]
         if self.template is None and calls:
             first = calls[0]
-            self.template = (batch_of(next(iter(first.arguments.values()))), first.output)
+            self.template = (len(next(iter(first.arguments.values()))), first.output)
         return seen
 
     def _fake(self, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template
-        return _zeros(output, batch, batch_of(next(iter(arguments.values()))))
+        return _zeros(output, batch, len(next(iter(arguments.values()))))
 
 
 def modality_of(pipeline: Any) -> Modality:
@@ -110,11 +111,6 @@ def modality_of(pipeline: Any) -> Modality:
     if any(name.startswith("audio") for name in known):
         return "audio"
     return "video" if {"num_frames", "video_length", "frames"} & set(known) else "image"
-
-
-def batch_of(x: Any) -> int:
-    """The batch size of a denoiser's first argument: a tensor, or a list of one tensor a sample."""
-    return len(x)
 
 
 def _zeros(value: Any, batch: int, wanted: int) -> Any:
@@ -151,7 +147,7 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     if missing:
         raise refusal(pipeline, f"its call needs {missing[0]!r}, and is not driven by prompts, labels or noise alone")
     net: Any = getattr(pipeline, present[0])
-    batch_norm = next((n for n, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    batch_norm = next((n for n, m in net.named_modules() if isinstance(m, BatchNorm)), None)
     if batch_norm is not None:
         raise refusal(pipeline, f"its denoiser has BatchNorm ({batch_norm}), whose statistics forward AD would disturb")
     embeds = "guidance" in inspect.signature(net.forward).parameters and bool(net.config.get("guidance_embeds", True))

@@ -38,9 +38,7 @@ class Step:
     calls: list[Call]
     model_output: Tensor
     sample: Tensor
-    timestep: float
-    sigma: float | None
-    next_sigma: float | None
+    sigma: float | None = None
     draws: list[Tensor] = field(default_factory=list)
     x_0: Tensor | None = None  # where the scheduler says what it takes for it
     prev_sample: Tensor | None = None
@@ -139,15 +137,15 @@ def watch(
     @functools.wraps(step_function)
     def watched_step(*args: Any, **kwargs: Any) -> Any:
         bound = step_signature.bind(*args, **kwargs).arguments
-        timestep, sample = bound["timestep"], bound["sample"]
-        step = Step(seen.calls, bound["model_output"].clone(), sample.clone(), float(timestep), None, None)
+        sample = bound["sample"]
+        step = Step(seen.calls, bound["model_output"].clone(), sample.clone())
         seen.calls = []
         seen.steps.append(step)
         with _draws_into(step.draws):
             result = step_function(*args, **kwargs)
         index, sigmas = getattr(scheduler, "step_index", None), getattr(scheduler, "sigmas", None)
         if index is not None and sigmas is not None and index < len(sigmas):
-            step.sigma, step.next_sigma = float(sigmas[index - 1]), float(sigmas[index])
+            step.sigma = float(sigmas[index - 1])
         step.prev_sample = result[0]
         said = result[1] if len(result) > 1 else getattr(result, "pred_original_sample", None)
         step.x_0 = said.clone() if isinstance(said, Tensor) and said.shape == sample.shape else None

@@ -8,9 +8,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import UNet2DModel
-from torch import nn
-
+from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.teachers import scheduler
 from scm_distill.teachers.families import Family
 from scm_distill.teachers.stock_call import DENOISERS, refusal
@@ -18,17 +16,24 @@ from scm_distill.teachers.teacher import Source, Teacher
 
 
 def check_parts(index: Mapping[str, Any], repo: str) -> None:
-    """Refuse a pipeline whose index names no denoiser and scheduler. Raises UserError."""
-    kinds = {name: kind[1] for name, kind in index.items() if isinstance(kind, list | tuple) and kind[1] is not None}
+    """Raises UserError where the model_index.json of the pipeline `repo` names no denoiser and scheduler."""
+    kinds = _components(index)
     held = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
     name = index.get("_class_name", "its pipeline")
     if "scheduler" not in kinds or not set(DENOISERS) & set(kinds):
         raise refusal(repo, f"{name} has no scheduler and denoiser that are known ({held})")
 
 
-def is_pixel(pipeline: Any) -> bool:
-    """Whether it is one of these."""
-    return set(pipeline.components) == {"unet", "scheduler"} and isinstance(pipeline.unet, UNet2DModel)
+def is_pixel(index: Mapping[str, Any]) -> bool:
+    """Whether a pipeline is one of these, by its model_index.json or its loaded `config`."""
+    kinds = _components(index)
+    return set(kinds) == {"unet", "scheduler"} and kinds["unet"] == "UNet2DModel"
+
+
+def _components(index: Mapping[str, Any]) -> dict[str, str]:
+    """The components that an index names, with the names of their classes; those left empty are not among them."""
+    entries = {name: kind for name, kind in index.items() if isinstance(kind, list | tuple) and len(kind) == 2}
+    return {name: kind for name, (_, kind) in entries.items() if isinstance(kind, str)}
 
 
 def read(pipeline: Any, source: Source) -> Teacher:
@@ -47,7 +52,7 @@ def read(pipeline: Any, source: Source) -> Teacher:
         raise refuse("it predicts a variance beside the mean")
     if net.config.get("class_embed_type") is not None:
         raise refuse(f"its class embedding is {net.config['class_embed_type']!r}, not a table of classes")
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+    if any(isinstance(m, BatchNorm) for m in net.modules()):
         raise refuse("it has BatchNorm, whose statistics forward AD would disturb")
     if net.config["in_channels"] not in (1, 3):
         raise refuse(f"its images have {net.config['in_channels']} channels, neither grey nor RGB")

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.maths.cond import NONE, SCALE, unconditional
 from scm_distill.teachers import Conditions, Teacher
-
-
-def on(cond: Cond, device: torch.device) -> dict[str, Tensor]:
-    """The tensors of `cond` on `device`."""
-    return {name: value.to(device) for name, value in cond.items()}
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Conditioning:
         reading = self.teacher.reading
         if reading is None or reading.convention.scale_of is None:
             return None
-        return float(reading.reference_steps[0].cond["w"][0])
+        return float(reading.reference_steps[0].cond[SCALE][0])
 
     @property
     def evaluation_scale(self) -> float | None:
@@ -48,12 +43,12 @@ class Conditioning:
         """
         cond, scale = self.for_evaluation(ids), self.guidance.scale
         if isinstance(scale, tuple):
-            cond["w"] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
+            cond[SCALE] = scale[0] + (scale[1] - scale[0]) * chance[:, 0]
         dropped = chance[:, 1] < self.guidance.dropout
-        unconditional = {k.removeprefix("u/"): v for k, v in cond.items() if k.startswith("u/")}
-        if any(u.shape != cond[name].shape for name, u in unconditional.items()):  # both kinds cannot share a batch
-            return cond | unconditional if chance[0, 2] < self.guidance.dropout else cond
-        for name, u in unconditional.items():
+        twins = unconditional(cond)
+        if any(u.shape != cond[name].shape for name, u in twins.items()):  # both kinds cannot share a batch
+            return cond | twins if chance[0, 2] < self.guidance.dropout else cond
+        for name, u in twins.items():
             cond[name] = torch.where(dropped.reshape(-1, *[1] * (u.ndim - 1)), u, cond[name])
         return cond
 
@@ -62,9 +57,9 @@ class Conditioning:
         if self.conditions is None:
             return self.teacher.cond(ids)
         cond = self.conditions(ids)
-        cond.pop("none", None)
+        cond.pop(NONE, None)
         if self.evaluation_scale is not None:
-            cond["w"] = torch.full((len(ids),), self.evaluation_scale)
+            cond[SCALE] = torch.full((len(ids),), self.evaluation_scale)
         return cond
 
     def draw_ids(self, n: int, generator: torch.Generator) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from scm_distill import config
 from scm_distill.autodiff.attention import backend
-from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
+from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
 from scm_distill.autodiff.forward_ad import Float64
 from scm_distill.errors import UserError, one_line
+from scm_distill.maths.cond import Cond, rows
 from scm_distill.maths.tangent import norm
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
@@ -108,8 +109,7 @@ class Trial:
 
     def first(self, n: int) -> "Trial":
         """The same student on the first `n` samples."""
-        cond = {name: value[:n] for name, value in self.cond.items()}
-        return replace(self, x=self.x[:n], t=self.t[:n], cond=cond, v=self.v[:n])
+        return replace(self, x=self.x[:n], t=self.t[:n], cond=rows(self.cond, slice(n)), v=self.v[:n])
 
     def __call__(self, derivative: Derivative) -> tuple[Tensor, Tensor]:
         """F (B, ...) and cos t sin t dF/dt (B, ...)."""

@@ -20,9 +20,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond, on_device, rows
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
@@ -76,7 +76,7 @@ def units(network: Network, x: Tensor, t: Tensor, cond: Cond) -> list[str]:
                 )
     try:
         with torch.no_grad():
-            network(x.to(device), t.to(device), {name: value.to(device) for name, value in cond.items()})
+            network(x.to(device), t.to(device), on_device(cond, device))
     finally:
         for handle in handles:
             handle.remove()
@@ -140,7 +140,7 @@ def place(
     `x_t`, `t` and `cond` are a sample or more, to see how the network runs.
     """
     settings, world = recipe.train, accelerator.num_processes
-    one = (x_t[:1] / student.network.sigma_d, t[:1], {name: value[:1] for name, value in cond.items()})
+    one = (x_t[:1] / student.network.sigma_d, t[:1], rows(cond, slice(1)))
     if settings.shard == "off":
         student.to(accelerator.device)
         if world > 1 and (idle := freeze_idle(student, *one)):

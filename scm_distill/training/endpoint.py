@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from scm_distill.artifacts.run_records import Endpoints
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.evaluation.metrics import block_features, frechet
 from scm_distill.maths.clocks import spaced
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.sampling import few_step, ode
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network

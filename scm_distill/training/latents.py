@@ -13,16 +13,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from scm_distill import config, teachers
-from scm_distill.artifacts.files import save_tensors
+from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import spaced
+from scm_distill.maths.cond import on_device
 from scm_distill.maths.sampling import ode
 from scm_distill.models import low_pass
 from scm_distill.progress import Reporter
 from scm_distill.teachers.latents import Decoder, LatentMap
-from scm_distill.training.conditioning import Conditioning, on
+from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import generator
 from scm_distill.training.source import DataSource, open_source
@@ -98,6 +99,8 @@ def prepare(
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
     with accelerator.main_process_first():
+        if path.is_file() and not is_tensors(path):
+            report.say(f"{FILE} is damaged: it is made again")
         if not _made_with(path, key):
             if source.latent_map is not None:
                 x_0 = _encode(source.latent_map, source.files or [], report)
@@ -128,7 +131,7 @@ def _key(recipe: config.Recipe, identity: str, source: DataSource) -> str:
 
 def _made_with(path: Path, key: str) -> bool:
     """Whether there is a latents file at `path` whose metadata carries `key`."""
-    if not path.is_file():
+    if not is_tensors(path):
         return False
     with safe_open(path, "pt") as file:
         return bool((file.metadata() or {}).get("key") == key)
@@ -157,7 +160,7 @@ def _draw(
                 F.sigma_d * torch.randn(loaded.teacher.sample_shape, generator=generator(recipe.train.seed, "draw", i))
                 for i in rows.tolist()
             ]
-            cond = on(conditioning.for_evaluation(ids[rows]), device)
+            cond = on_device(conditioning.for_evaluation(ids[rows]), device)
             with low_pass.original(F.net):
                 x_0[rows] = ode(lambda x, t, c=cond: F(x, t, c), torch.stack(noise).to(device), times, F.sigma_d).cpu()  # type: ignore[misc]
             done += len(rows)

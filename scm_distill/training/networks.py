@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from scm_distill import config, teachers
-from scm_distill.autodiff.derivatives import Cond, tangent_pass
+from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import norm
 from scm_distill.models import lora, low_pass
 from scm_distill.models.network import Network

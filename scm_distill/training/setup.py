@@ -18,7 +18,8 @@ from torch import Tensor
 
 from scm_distill import config
 from scm_distill.artifacts.run_records import CheckpointState
-from scm_distill.autodiff.derivatives import Cond, Derivative, Memory
+from scm_distill.autodiff.derivatives import Derivative, Memory
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
@@ -36,7 +37,6 @@ from scm_distill.training import (
 )
 from scm_distill.training.batches import BatchSource, evaluation_batch, micro_batch
 from scm_distill.training.checkpoint import TrainState
-from scm_distill.training.conditioning import on
 from scm_distill.training.distributed import Distributed
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.latents import TrainingData, prepare
@@ -159,7 +159,7 @@ def probe(loaded: LoadedTeacher, data: TrainingData, draws: Draws, device: torch
     z, t, _, _ = next(replace(draws, batch=n, micro=n, rank=0, world=1).step("probe", 0))
     t = loaded.F_teacher.clock.snap(t)
     x_t = diffuse(x_0, z, t.float()).to(device)
-    return Probe(x_t, t.to(device), on(data.conditioning.for_evaluation(ids), device))
+    return Probe(x_t, t.to(device), on_device(data.conditioning.for_evaluation(ids), device))
 
 
 def adapt(
@@ -233,7 +233,7 @@ def layout(recipe: config.Recipe, planner: Planner, accelerator: Accelerator, re
     """The recipe's memory layout; `auto` is fast where that fits into what every process has."""
     device = accelerator.device
     free = int(distributed.min_over_ranks(accelerator, torch.tensor([available(device)], device=device)))
-    weights = 24 * sum(p.numel() for p in planner.network.parameters())
+    weights = sum(planner.resident(recipe).values())
     if device.type != "cuda" and weights <= NOTICED * free:
         return "lean" if recipe.train.memory == "lean" else "fast"
     memory: Memory = "fast" if recipe.train.compile != "off" else planner.fit(recipe, free)
@@ -256,6 +256,6 @@ def comparison(recipe: config.Recipe, loaded: LoadedTeacher, data: TrainingData,
     """The undistilled teacher's figures, from noise that only the seed decides, for the student to be held against."""
     n, g = recipe.train.evaluate_samples, generator(recipe.train.seed, "evaluate")
     eps = torch.randn(2, n, *loaded.teacher.sample_shape, generator=g)
-    cond = on(data.conditioning.for_evaluation(data.conditioning.draw_ids(n, g)), device)
+    cond = on_device(data.conditioning.for_evaluation(data.conditioning.draw_ids(n, g)), device)
     times = (loaded.t_max, recipe.export.t_mid[len(recipe.export.t_mid) // 2])
     return Comparison(loaded.F_teacher, eps.to(device), cond, times, recipe.sampler.teacher_steps)

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.schedules import native
 from scm_distill.models import lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
-from scm_distill.training.conditioning import on
 from scm_distill.training.networks import LoadedTeacher, autocast_dtype, keep_time_exact
 from scm_distill.training.randomness import generator
 
@@ -48,7 +47,7 @@ def new_student(
     """
     teacher, F_teacher = loaded.teacher, loaded.F_teacher
     device = device or next(F_teacher.parameters()).device
-    x_t, t, cond = x_t.to(device), t.to(device), on(cond, device)
+    x_t, t, cond = x_t.to(device), t.to(device), on_device(cond, device)
     kept: dict[int, Any] = {}
     for p in F_teacher.parameters():
         if shares(recipe):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models.low_pass import Filtered
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.autograd import forward_ad as fwAD
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from scm_distill.autodiff import attention
 from scm_distill.autodiff.forward_ad import TangentMode, jvp
+from scm_distill.autodiff.torch_private import TorchDispatchMode, storage_id, tree_leaves
 
 B, H, N, M, D, E = 2, 3, 11, 7, 5, 4
 
@@ -80,7 +79,7 @@ def test_dropout_is_refused() -> None:
         jvp(lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.1), (q,), (dq,))
 
 
-class Live(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):
     """Counts the bytes of storages that operators have made and that are still referred to, and their peak."""
 
     def __init__(self) -> None:
@@ -90,10 +89,10 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {id_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        given = {storage_id(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and id_of(x) not in given | self.known:
-                storage, key = x.untyped_storage(), id_of(x)
+            if isinstance(x, torch.Tensor) and storage_id(x) not in given | self.known:
+                storage, key = x.untyped_storage(), storage_id(x)
                 self.known.add(key)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._freed, key, storage.nbytes())
@@ -105,15 +104,11 @@ class Live(TorchDispatchMode):
         self.now -= size
 
 
-def id_of(x: torch.Tensor) -> int:
-    return x.untyped_storage()._cdata
-
-
 def peak(f: Callable[[], object]) -> int:
-    with Live() as live:
+    with AllocationTracker() as tracker:
         kept = f()
     assert kept is not None
-    return live.peak
+    return tracker.peak
 
 
 def long(n: int, heads: int = 1) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 from torch import Tensor, nn
 
-from scm_distill.autodiff.derivatives import Cond
+from scm_distill.maths.cond import Cond
 
 Made = tuple[nn.Module, tuple[int, ...], dict[str, tuple[int, ...] | int]]  # network, sample, conditions
 

@@ -27,9 +27,10 @@ import torch
 
 from scm_distill import config
 from scm_distill.autodiff.attention import backend
-from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
+from scm_distill.autodiff.derivatives import Derivative, Difference, OnePass, TwoPasses, direction, tangent_pass
 from scm_distill.autodiff.dual import blocks
 from scm_distill.maths.clocks import FlowClock
+from scm_distill.maths.cond import Cond
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import zoo
 from diffusers import DDIMScheduler, DDPMPipeline
+from hub import student
 
 from scm_distill.export import schedulers
 from scm_distill.export.schedulers import Grid
+
+FACTS = {  # as far as `sample` and `eval` go; the rest is of a run that never was
+    **student.FACTS, "hub_id": None, "reference": 8, "trained": {**student.FACTS["trained"], "teacher_call": {}},
+}  # fmt: skip
 
 Made = Callable[[str], Path]
 
@@ -35,7 +40,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         if name == "ddpm":
             pipe = DDPMPipeline(pipe.unet, pipe.scheduler)
         pipe.save_pretrained(folder / "export")
-        (folder / "export" / "scm_distill.json").write_text(json.dumps({"call": call}))
+        (folder / "export" / "scm_distill.json").write_text(
+            json.dumps({"version": 1, "call": call, "lora": None, "facts": FACTS})
+        )
         recipe = {
             "teacher": {"repo": str(folder / "teacher")},
             "data": {"source": "teacher"},

@@ -248,14 +248,14 @@ def test_a_teacher_is_no_student(run: Run, here: Path) -> None:
 
 def test_a_changed_seed_is_seen_by_the_test_of_seeds(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A noise that depends on how many were drawn before."""
-    from scm_distill.sampling.backends import Pipeline
+    from scm_distill.sampling.backends import PipelineBackend
 
-    original, drawn = Pipeline.one, []
+    original, drawn = PipelineBackend.draw_one, []
 
-    def drifting(maker: Pipeline, seed: int, condition: Any, steps: int) -> Any:
+    def drifting(backend: PipelineBackend, seed: int, condition: Any, steps: int) -> Any:
         drawn.append(seed)
-        return original(maker, seed + len(drawn), condition, steps)
+        return original(backend, seed + len(drawn), condition, steps)
 
-    monkeypatch.setattr(Pipeline, "one", drifting)
+    monkeypatch.setattr(PipelineBackend, "draw_one", drifting)
     with pytest.raises(AssertionError):
         test_the_same_seed_is_the_same_sample_and_another_is_not("dit", run, here)

@@ -23,7 +23,7 @@ def test_a_reference_that_comes_class_by_class_is_drawn_from_all_of_it(monkeypat
     them = [side_by_side.Contender("teacher", Sampler(), 50)]  # type: ignore[arg-type]
     tally = Measurement(fake, torch.zeros(0), torch.tensor([[400.0, 2.0, 50.0, 0.0]]))
     found = side_by_side.rows(them, [tally], real, Silent(), seed=0, device=None)[0]
-    assert found["metrics"]["fd"] == pytest.approx(metrics.frechet(real, fake))
-    assert found["metrics"]["precision"] > 0.8  # of the first 200, which are half of the classes: 0.5 at most
-    assert found["metrics"]["diversity"] == pytest.approx(1, abs=0.1)
-    assert (found["ms_per_sample"], found["nfe"]) == (pytest.approx(5), 50)
+    assert found.metrics["fd"] == pytest.approx(metrics.frechet(real, fake))
+    assert found.metrics["precision"] > 0.8  # of the first 200, which are half of the classes: 0.5 at most
+    assert found.metrics["diversity"] == pytest.approx(1, abs=0.1)
+    assert (found.ms_per_sample, found.nfe) == (pytest.approx(5), 50)

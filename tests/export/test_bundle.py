@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TeacherMaker, tiny_net
+from conftest import TeacherMaker, tiny_net, wide
 from safetensors import safe_open
 
 from scm_distill import config
@@ -83,13 +83,19 @@ def ours(folder: Path, cond: dict[str, torch.Tensor]) -> torch.Tensor:
     return pixel_student.as_stock_does(read.network, eps, read.times(2), cond)
 
 
-def test_the_cards_snippets_give_our_samples(export: Exporter) -> None:
-    made = [
-        export(),
-        export("objective.sigma_d=0.5"),
-        export("adapt.reclock=false"),
-        export("adapt.output=keep", prediction="sample", channels=3),
-    ]
+KINDS: dict[str, list[tuple[tuple[str, ...], dict[str, object]]]] = {
+    "plain": [((), {})],
+    "others": [
+        (("objective.sigma_d=0.5",), {}),
+        (("adapt.reclock=false",), {}),
+        (("adapt.output=keep",), {"prediction": "sample", "channels": 3}),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", *wide("others")])
+def test_the_cards_snippets_give_our_samples(kind: str, export: Exporter) -> None:
+    made = [export(*overrides, **teacher) for overrides, teacher in KINDS[kind]]
     classes = export(classes=3, channels=3)[1]
     plain = {
         done.folder: card_snippet(done.folder).replace(
@@ -163,7 +169,7 @@ def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
     with pytest.raises(UserError, match="differs"):
         bundle.write(trained, exported.folder, Silent())
     assert sorted(p.name for p in exported.folder.iterdir()) == before
-    assert not list(exported.folder.parent.glob("*.writing"))
+    assert not list(exported.folder.parent.glob(".writing*"))
 
 
 class Chosen(Exception):
@@ -182,18 +188,18 @@ def test_the_grid_with_the_smallest_distance_is_exported(
     grids = [Grid(1.5, t_mid) for t_mid in (0.7, 0.9, 1.2)]
     by_time = {(grid.t_max, grid.t_mid): float(d) for grid, d in zip(grids, distances, strict=True)}
 
-    def fill(folder: object, trained: object, best: Grid, table: object, search: list[dict[str, float]], *_: object):
+    def fill(folder: object, trained: object, best: Grid, table: object, search: object, *_: object):
         raise Chosen(best, search)
 
     monkeypatch.setattr(bundle, "grids", lambda trained: grids)
-    monkeypatch.setattr(bundle, "_distance", lambda network, reference, eps, cond, times: by_time[times])
-    monkeypatch.setattr(bundle, "_table", lambda *args: [])
+    monkeypatch.setattr(bundle, "distance_to_data", lambda network, reference, eps, cond, times: by_time[times])
+    monkeypatch.setattr(bundle, "distance_table", lambda *args: ())
     monkeypatch.setattr(bundle, "fill", fill)
     with pytest.raises(Chosen) as caught:
         bundle.write(trained, exported.folder, Silent())
     chosen, search = caught.value.args
     assert chosen == grids[best]
-    assert [(row["t_mid"], row["distance"]) for row in search] == [(t[1], d) for t, d in by_time.items()]
+    assert [(row.t_mid, row.distance) for row in search] == [(t[1], d) for t, d in by_time.items()]
 
 
 def test_samples_that_are_not_finite_are_infinitely_far(export: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +208,7 @@ def test_samples_that_are_not_finite_are_infinitely_far(export: Exporter, monkey
     reference = block_features(torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
     for sampled, finite in ((x, True), (x / 0, False), (torch.full_like(x, math.nan), False)):
         monkeypatch.setattr(t_mid, "sample", lambda *args, sampled=sampled: sampled)
-        distance = t_mid._distance(trained.student, reference, x[None], {}, (1.5, 1.1))
+        distance = t_mid.distance_to_data(trained.student, reference, x[None], {}, (1.5, 1.1))
         assert distance == (pytest.approx(frechet(reference, block_features(x))) if finite else math.inf)
 
 

@@ -9,7 +9,7 @@ from hub.store import ADA, BOB, READER, User
 from scm_distill.artifacts.layout import local_student
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
-from scm_distill.publish.hub import Client, Pushed
+from scm_distill.publish.hub import Client, PushResult
 
 
 class Said(Silent):
@@ -23,7 +23,7 @@ class Said(Silent):
         self.lines.append(text)
 
 
-def push(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> Pushed:
+def push(hub: Hub, run: Path, repo: str = "ada/student", user: User = ADA, **options: object) -> PushResult:
     """Push `run`."""
     return Client(hub.url, user.token).push(
         local_student(str(run)), repo, report=options.pop("report", Silent()), **options

@@ -152,7 +152,8 @@ def info(hub: Hub, request: Request, repo: str, revision: str | None) -> Respons
     private, gated = hub.repos[repo].private, hub.repos[repo].gated and "manual"
     body = {"_id": repo, "id": repo, "sha": found.sha, "private": private, "gated": gated, "tags": []}
     if (card := found.files.get("README.md")) and card.content:
-        body["cardData"] = yaml.safe_load(card.content.decode().split("---")[1])
+        _, *front = card.content.decode(errors="replace").split("---")
+        body["cardData"] = yaml.safe_load(front[0]) if front else None
     return reply(200, {**body, "siblings": [{"rfilename": path} for path in found.files]})
 
 

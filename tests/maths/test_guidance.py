@@ -8,6 +8,7 @@ from scm_distill.maths.guidance import GuidanceRule
 
 RULES = [GuidanceRule(offset, renormalize) for offset in (0, 1) for renormalize in (False, True)]
 W = torch.tensor([0.5, 1.0, 7.5])
+OFF = {0: 1.0, 1: 0.0}  # the scale at which a rule of this offset gives c
 
 
 def halves() -> tuple[Tensor, Tensor]:
@@ -35,14 +36,13 @@ def test_a_scale_of_the_second_rule_is_one_less_of_the_first() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_off_is_the_conditional_prediction_exactly(rule: GuidanceRule) -> None:
     c, u = halves()
-    assert rule.off == {0: 1.0, 1: 0.0}[rule.offset]
-    assert torch.equal(rule(c, u, torch.full((3,), rule.off)), c)
+    assert torch.equal(rule(c, u, torch.full((3,), OFF[rule.offset])), c)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_any_other_scale_is_not(rule: GuidanceRule) -> None:
     c, u = halves()
-    assert not torch.allclose(rule(c, u, torch.full((3,), rule.off + 0.1)), c, rtol=1e-3)
+    assert not torch.allclose(rule(c, u, torch.full((3,), OFF[rule.offset] + 0.1)), c, rtol=1e-3)
 
 
 @pytest.mark.parametrize("offset", [0, 1])

@@ -43,7 +43,7 @@ def test_times_round_trip(time: float, sigma_d: float) -> None:
 
 
 def test_the_known_ends_of_common_schedules() -> None:
-    """Table of algorithm.md, section 3, at sigma_d = 1."""
+    """Of the linear and the scaled-linear betas of diffusers, at sigma_d = 1."""
     scaled = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
     for bar, t_min, t_max, index in ((LINEAR, 0.0100, 1.5644, 392.4), (scaled, 0.0292, 1.5025, 557.2)):
         schedule = DiscreteSchedule(bar, 1.0)

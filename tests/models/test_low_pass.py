@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_net
+from conftest import tiny_net, wide
 from diffusers.models.embeddings import Timesteps
 
 from scm_distill.maths.clocks import DiscreteSchedule
@@ -87,7 +87,7 @@ def test_the_width_found_is_the_widest_within_the_tolerance() -> None:
 
 @pytest.mark.parametrize(
     ("t_mid", "sigma_d"),
-    [(1.1, 0.5), *(pytest.param(*case, marks=pytest.mark.wide) for case in [(0.4, 0.5), (0.4, 1.0), (1.1, 1.0)])],
+    [(1.1, 0.5), *wide((0.4, 0.5), (0.4, 1.0), (1.1, 1.0))],
 )
 def test_reclocking_is_exact_at_the_two_sampling_times(t_mid: float, sigma_d: float) -> None:
     F = network(sigma_d, width=20.0)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import wide
 from torch import Tensor, nn
 
 from scm_distill import config
@@ -68,9 +69,7 @@ class MLP(nn.Module):
         return self.last(silu(h))
 
 
-@pytest.mark.parametrize(
-    ("STEPS", "BATCH", "allowed"), [(400, 128, 0.25), pytest.param(2000, 256, 0.06, marks=pytest.mark.wide)]
-)
+@pytest.mark.parametrize(("STEPS", "BATCH", "allowed"), [(400, 128, 0.25), *wide((2000, 256, 0.06))])
 def test_one_step_lands_on_the_exact_endpoint(STEPS: int, BATCH: int, allowed: float) -> None:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from scm_distill import config, teachers
 from scm_distill.artifacts import layout
+from scm_distill.artifacts.export_record import Distance, Searched
 from scm_distill.export import bundle, t_mid
 from scm_distill.progress import Silent
 from scm_distill.publish import card
@@ -34,11 +35,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 TOKEN = "hf_" + "plantedplantedplantedplantedplanted"
 PROMPTS = ['a "quoted" cat, `ticks`', "ein Füchslein: 雪"]
-TABLE: list[dict[str, Any]] = [
-    {"sampler": "teacher, DDIM", "nfe": 50, "distance": 0.22},
-    {"sampler": "student", "nfe": 1, "distance": 0.39},
-    {"sampler": "student", "nfe": 2, "distance": 0.25},
-]
+TABLE = (
+    Distance(sampler="teacher, DDIM", nfe=50, distance=0.22),
+    Distance(sampler="student", nfe=1, distance=0.39),
+    Distance(sampler="student", nfe=2, distance=0.25),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _export(teacher: Path, out: Path) -> Export:
     network = new_student(parts, recipe, x, torch.tensor([0.3, 1.2]), cond, Silent()).requires_grad_(False)
     trained = Trained(recipe, parts, TrainingData((), given, None, PROMPTS if reading else []), network, 7)  # type: ignore[arg-type]
     grid = t_mid.grids(trained)[0]
-    call, _ = bundle.fill(out, trained, grid, TABLE, [{"t_mid": grid.t_mid, "distance": 0.25}], Silent())
+    call, _ = bundle.fill(out, trained, grid, TABLE, (Searched(t_mid=grid.t_mid, distance=0.25),), Silent())
     card.write(out)
     return Export(out, teacher, call)
 

@@ -11,28 +11,30 @@ import yaml
 from hub_rules import front, obeys_the_hub
 
 from scm_distill.artifacts import layout
+from scm_distill.artifacts.export_record import Facts
 from scm_distill.errors import UserError
 from scm_distill.publish import card, card_text
 from scm_distill.publish.card_snippet import snippet
-from scm_distill.publish.licence import licence
+from scm_distill.publish.licence import TeacherLicence, licence
 
 FACTS: dict[str, Any] = {
     "base_model": "digits", "hub_id": None, "revision": None, "license": {"license": "apache-2.0"},
     "pipeline": "DDPMPipeline", "scheduler": "LCMScheduler", "modality": "image", "driver": "none", "classes": None,
     "sample_shape": [1, 8, 8], "pixels": True, "sigma_d": 1.0, "t_max": 1.5583, "t_mid": 0.8,
-    "trained": {"steps": 1500, "batch_size": 64, "velocity": "teacher", "guidance": None, "data": "files",
-                "samples": 1797, "optimizer": "adam", "lr": 2e-4, "precision": "fp32", "seed": 0},
-    "prediction_type": "v_prediction", "samples": 1536, "difference": 2e-6, "versions": {"torch": "2.13.0"},
+    "trained": {"steps": 1500, "batch_size": 64, "velocity": "teacher", "guidance": None, "teacher_call": {},
+                "data": "files", "samples": 1797, "optimizer": "adam", "lr": 2e-4, "precision": "fp32", "seed": 0},
+    "prediction_type": "v_prediction", "samples": 1536, "reference": 1536, "difference": 2e-6,
+    "versions": {"torch": "2.13.0"},
     "table": [{"sampler": "teacher, DDIM", "nfe": 50, "distance": 0.22},
               {"sampler": "student", "nfe": 2, "distance": 0.25}],
     "search": [{"t_mid": 0.8, "distance": 0.25}, {"t_mid": 1.1, "distance": 0.28}],
     "example": None, "gallery": [{"file": f"samples/{i}.png", "magnified": 16, "seed": i} for i in range(8)],
 }  # fmt: skip
 EVALUATION: dict[str, Any] = {
+    "version": 1, "reference": 2048, "guidance": {},
     "date": "2026-11-23", "teacher": "/home/me/secret/teacher", "data": "/home/me/secret/cats", "n": 2048, "seed": 0,
     "device": "NVIDIA H200", "dtype": "float32", "versions": {"torch": "2.13.0"},
-    "extractor": {"name": "DINOv2 ViT-L/14", "id": "facebook/dinov2-large", "sha256": "ab" * 32, "resize": "bicubic",
-                  "features": 1024},
+    "extractor": {"name": "DINOv2 ViT-L/14", "id": "facebook/dinov2-large", "sha256": "ab" * 32, "resize": "bicubic"},
     "rows": [
         {"who": "student", "scheduler": "LCMScheduler", "steps": 2, "nfe": 2.0, "ms_per_sample": 3.25,
          "metrics": {"fd": 8.125, "kid": float("nan"), "recall": 0.9}},
@@ -52,7 +54,7 @@ def export(tmp_path: Path) -> Callable[..., Path]:
         (folder / "samples").mkdir(parents=True)
         for shown in FACTS["gallery"]:
             (folder / shown["file"]).touch()
-        known = {"call": {"num_inference_steps": 2}, "facts": FACTS | changes, "lora": lora}
+        known = {"version": 1, "call": {"num_inference_steps": 2}, "facts": FACTS | changes, "lora": lora}
         (folder / layout.FACTS).write_text(json.dumps(known))
         return folder
 
@@ -71,7 +73,14 @@ def test_a_teacher_of_the_hub_is_the_base_model(export: Callable[..., Path]) -> 
 
 
 def test_an_adapter_is_one_where_its_file_is(export: Callable[..., Path]) -> None:
-    lora = {"rank": 4, "alpha": 4, "file": card.ADAPTER, "call": {"num_inference_steps": 2, "guidance_scale": 1.0}}
+    lora = {
+        "rank": 4,
+        "alpha": 4,
+        "targets": "default",
+        "modules": 2,
+        "file": card.ADAPTER,
+        "call": {"num_inference_steps": 2, "guidance_scale": 1.0},
+    }
     prompts = {"hub_id": "org/teacher", "pixels": False, "driver": "prompt", "example": "a cat"}
     text = card.render(export(lora, **prompts), "me/student")
     assert front(text)["base_model_relation"] == "adapter"
@@ -89,10 +98,11 @@ def test_a_repo_is_named_in_the_snippet(export: Callable[..., Path]) -> None:
 
 
 def test_a_prompt_can_be_any_text() -> None:
-    facts = {"pixels": False, "classes": None, "driver": "prompt", "example": 'a "b" \\ ```c```\nd'}
+    example = 'a "b" \\ ```c```\nd'
+    facts = Facts.model_validate(FACTS | {"pixels": False, "driver": "prompt", "example": example})
     code = snippet("x", {"num_inference_steps": 2}, facts)
     call = re.search(r"pipe\((.*), num_inference_steps", code)[1]
-    assert eval(call.removeprefix("prompt=")) == facts["example"]
+    assert eval(call.removeprefix("prompt=")) == example
     assert "````python" in card_text.fenced(code)
 
 
@@ -124,7 +134,7 @@ def test_a_prompt_can_be_any_text() -> None:
 )
 def test_licences(said: dict, hub_id: str | None, override: str | None, expected: dict | None, export: Any) -> None:
     changes = {"license": said, "hub_id": hub_id}
-    assert licence(changes, override) == expected
+    assert licence(TeacherLicence("digits", hub_id, said), override) == expected
     text = card.render(export(**changes), license=override)
     data = front(text)
     obeys_the_hub(data)

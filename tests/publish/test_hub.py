@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hub import ADA, BOB, Hub, student
 from hub.pushing import Said, push, refusal
+from hub.store import File
 from huggingface_hub import constants, snapshot_download
 from safetensors.torch import load_file
 
@@ -55,7 +56,7 @@ def test_a_push_a_second_one_and_one_changed_file(
     assert not hub.seen("PUT")
     assert not hub.seen("POST")
 
-    (run / "metrics.jsonl").write_text('{"step": 0, "loss": 0.5}\n')
+    student.metrics(run, 0.5)
     third = push(hub, run)
     assert third.uploaded == ["training/metrics.jsonl"]
     assert third.commit != first.commit
@@ -66,13 +67,9 @@ def test_a_push_a_second_one_and_one_changed_file(
 
 def test_nothing_local_and_no_token_is_published(start: Callable[..., Hub], run: Path) -> None:
     hub = start()
-    (run / "export" / "eval.json").write_text(
-        json.dumps({
-            "date": "2026-11-22", "teacher": str(run / "secret"), "data": "/data/secret/set", "n": 8, "seed": 0,
-            "device": "cpu", "dtype": "fp32", "versions": {}, "rows": [], "ratios": {},
-            "notes": ["see /scratch/jane/data"],
-            "extractor": {"name": "own", "id": str(run / "secret/net"), "sha256": "0", "resize": "none", "features": 4},
-        })
+    student.evaluation(
+        run, teacher=str(run / "secret"), data="/data/secret/set", notes=["see /scratch/jane/data"],
+        extractor={"name": "own", "id": str(run / "secret/net"), "sha256": "0", "resize": "none"},
     )  # fmt: skip
     push(hub, run)
     stored = b"\n".join(content or b"" for content in hub.files("ada/student").values())
@@ -115,16 +112,40 @@ def test_a_text_that_would_leak_is_refused_before_anything_is_made(
     assert not hub.repos
 
 
+def test_a_token_in_utf_16_is_found_too(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    (run / "export" / "LICENSE").write_text("hf_" + "x" * 34, encoding="utf-16")
+    assert "LICENSE holds an access token" in refusal(hub, run).problem
+    assert not hub.repos
+
+
+def test_damaged_decoration_is_left_out_and_named(start: Callable[..., Hub], run: Path) -> None:
+    hub, said = start(), Said()
+    (run / "export/samples/0.png").write_bytes(b"\x89PNG")
+    (run / "export/t_mid_search.json").write_text("{")
+    assert set(push(hub, run, report=said).uploaded) == PUBLISHED - {"samples/0.png", "t_mid_search.json"}
+    assert sum("left out" in line for line in said.lines) == 2
+    assert b"samples/0.png" not in (hub.files("ada/student")["README.md"] or b"").partition(b"# Two-step")[0]
+
+
+def test_a_card_on_the_hub_that_is_no_text_is_refused(start: Callable[..., Hub], run: Path) -> None:
+    hub = start()
+    push(hub, run)
+    repo, content = hub.repos["ada/student"], "Mine.".encode("utf-16")
+    repo.add("main", "by hand", {**repo.at("main").files, "README.md": File(len(content), content)})
+    assert "README.md of ada/student on the Hub is no UTF-8 text" in refusal(hub, run).problem
+
+
 @pytest.mark.parametrize("xet", [False, True])
 def test_a_pull_request_leaves_main_as_it_is(start: Callable[..., Hub], run: Path, xet: bool) -> None:
     hub = start(xet=xet)
     push(hub, run)
     main = hub.repos["ada/student"].refs["main"]
-    (run / "export" / "t_mid_search.json").write_text('{"chosen": 1.1}\n')
+    changed = student.search(run, 1.1)
     proposed = push(hub, run, user=BOB, create_pr=True)
     assert proposed.url == f"{hub.url}/ada/student/discussions/1"
     assert hub.repos["ada/student"].refs == {"main": main, "refs/pr/1": proposed.commit}
-    assert hub.files("ada/student", "refs/pr/1")["t_mid_search.json"] == b'{"chosen": 1.1}\n'
+    assert hub.files("ada/student", "refs/pr/1")["t_mid_search.json"] == changed
 
 
 def test_a_revision_is_a_branch_of_its_own(start: Callable[..., Hub], run: Path) -> None:
@@ -227,8 +248,10 @@ def test_what_only_an_earlier_student_had_goes_and_what_the_user_added_stays(
 ) -> None:
     hub = start()
     gone = ("pytorch_lora_weights.safetensors", "eval.json", "samples/1.png")
-    for name in (*gone, "samples/mine.png"):
-        (run / "export" / name).write_bytes(b"{}")
+    student.evaluation(run)
+    picture = (run / "export/samples/0.png").read_bytes()
+    for name in ("pytorch_lora_weights.safetensors", "samples/1.png", "samples/mine.png"):
+        (run / "export" / name).write_bytes(picture)
     push(hub, run)
     for name in (*gone, "samples/mine.png"):
         (run / "export" / name).unlink()

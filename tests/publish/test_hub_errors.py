@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from scm_distill.errors import UserError
 from scm_distill.publish import hub_errors
 from scm_distill.publish.hub import Client
+from scm_distill.publish.hub_errors import Account
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the client's own uploads
 
@@ -120,7 +121,7 @@ WRITES = [*READS, {"entity": {"name": "lab"}, "permissions": ["repo.write"]}]
 )
 def test_who_is_known_not_to_write(known: dict, repo: str, allowed: bool) -> None:
     if allowed:
-        hub_errors.refuse_reader(known, repo, create_pr=False)
+        hub_errors.refuse_reader(Account.of(known), repo, create_pr=False)
         return
     with pytest.raises(UserError, match=r"may only read|may not write"):
-        hub_errors.refuse_reader(known, repo, create_pr=False)
+        hub_errors.refuse_reader(Account.of(known), repo, create_pr=False)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from report import example_run
 from scm_distill import config, report
 from scm_distill.errors import UserError
 from scm_distill.report import run_folder, verdict
-from scm_distill.report.pictures import samples
+from scm_distill.report.pictures import preview
 
 
 class Parsed(HTMLParser):
@@ -102,8 +103,8 @@ def test_a_killed_run_has_a_report_too(tmp_path: Path) -> None:
     again = json.dumps({**json.loads(lines[20]), "loss": 77.0})  # as a resumed run may leave it
     (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], again, lines[-1]]))
     read = run_folder.read(run)
-    assert [line["step"] for line in read.steps] == list(range(1, 26))
-    assert [line["loss"] for line in read.steps].count(77.0) == 1
+    assert [line.step for line in read.steps] == list(range(1, 26))
+    assert [line.loss for line in read.steps].count(77.0) == 1
     said = " ".join(Parsed(report.write(run).read_text()).said.split())
     assert "Not finished The run stopped at step 25 of 40." in said
     assert "scm-distill eval run" in said
@@ -147,7 +148,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         report.write(tmp_path)
     run = example_run.write(tmp_path / "run")
     (run / "export/eval.json").write_text("{")
-    with pytest.raises(UserError, match=r"eval\.json is no readable JSON"):
+    with pytest.raises(UserError, match=r"eval\.json is no JSON"):
         report.write(run)
     assert not list(run.glob("report.html*"))
 
@@ -163,22 +164,21 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 )
 def test_the_verdict_follows_the_distance(fd: float, kind: str, title: str, run: Path) -> None:
     read = run_folder.read(run)
-    read.measured["ratios"]["fd"] = fd
-    found = verdict.headline(read)
+    ratios = read.evaluation.ratios.model_copy(update={"fd": fd})
+    found = verdict.headline(replace(read, evaluation=read.evaluation.model_copy(update={"ratios": ratios})))
     assert (found.kind, title in found.title) == (kind, True)
 
 
 def test_without_eval_the_exports_own_table_speaks(run: Path) -> None:
-    read = run_folder.read(run)
-    read.measured.clear()
-    found = verdict.headline(read)
+    found = verdict.headline(replace(run_folder.read(run), evaluation=None))
     assert found.kind == "good"
     assert "is 1.05 times that of the teacher in 50 evaluations" in found.text
 
 
 def test_a_preview_is_cut_into_its_samples(tmp_path: Path) -> None:
     run = example_run.write(tmp_path / "run", samples=5)
-    rows = samples(run / "samples/step-000010.png")
+    cut = preview(10, run / "samples/step-000010.png")
+    rows = [cut.teacher, cut.two_steps, cut.one_step]
     assert [[tile.size for tile in row] for row in rows] == [[(64, 64)] * 5] * 3
     assert [tile.getpixel((0, 0))[0] for tile in rows[1]] == [10 + 5 * i for i in range(5, 10)]
 

@@ -16,7 +16,7 @@ from scm_distill.export import schedulers
 from scm_distill.export.schedulers import Grid
 from scm_distill.progress import Silent
 from scm_distill.sampling import open
-from scm_distill.sampling.backends import Pipeline
+from scm_distill.sampling.backends import PipelineBackend
 from scm_distill.sampling.sampler import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
@@ -62,7 +62,7 @@ def student(name: str) -> Any:
 
 def sampler(pipe: Any, name: str, size: int, made_for: int | None = 2, report: Any = None, **call: Any) -> Sampler:
     call = {**zoo.load_all()[name].call, "output_type": FLOAT.get(name, "np"), **call}
-    return Sampler(Pipeline(pipe, call, made_for), CPU, size, report or Silent())
+    return Sampler(PipelineBackend(pipe, call, made_for), CPU, size, report or Silent())
 
 
 def apart(a: list[Any], b: list[Any]) -> float:
@@ -115,7 +115,7 @@ def test_prompts_whose_padding_is_seen_are_drawn_one_by_one() -> None:
 def test_a_pipeline_that_takes_no_batch_is_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sampler(student("sd15"), "sd15", 1).draw(SEEDS, PROMPTS)
     many = sampler(student("sd15"), "sd15", 3)
-    monkeypatch.setattr(many.maker, "batch", lambda *_: 1 / 0)
+    monkeypatch.setattr(many.backend, "draw_batch", lambda *_: 1 / 0)
     drawn = many.draw(SEEDS, PROMPTS)
     assert many.reason == "its stock call takes no batch (ZeroDivisionError: division by zero)"
     assert apart(drawn.samples, alone.samples) == 0
@@ -131,12 +131,12 @@ def test_a_pipeline_that_takes_no_batch_is_run_one_by_one(monkeypatch: pytest.Mo
         ("hunyuandit", 2, {}, 4),
     ],
 )
-def test_evaluations_are_the_rows_that_the_denoisers_see(
-    name: str, steps: int, call: dict[str, Any], evaluations: int
+def test_nfe_are_the_rows_that_the_denoisers_are_called_with(
+    name: str, steps: int, call: dict[str, Any], nfe: int
 ) -> None:
     for size in (1, 2):
         drawn = sampler(teacher(name), name, size, None, **call).draw([1, 2], ["a cat", "a dog"], steps)
-        assert drawn.nfe == evaluations
+        assert drawn.nfe == nfe
         assert drawn.seconds > 0
 
 
@@ -255,15 +255,15 @@ def test_the_zoos_student_scheduler_is_an_exports() -> None:
         ("flux", {"embedded": 3.5, "negative": ""}, 2),
     ],
 )
-def test_a_teacher_is_guided_as_it_is_told(name: str, guidance: dict[str, Any] | None, evaluations: int) -> None:
+def test_a_teacher_is_guided_as_it_is_told(name: str, guidance: dict[str, Any] | None, nfe: int) -> None:
     pipe = teacher(name)
-    made = Sampler(Pipeline(pipe, zoo.load_all()[name].call, None, guidance), CPU, 1)
-    assert made.draw([0], ["a cat"], 2).evaluations == evaluations
+    made = Sampler(PipelineBackend(pipe, zoo.load_all()[name].call, None, guidance), CPU, 1)
+    assert made.draw([0], ["a cat"], 2).nfe == nfe
     assert made.guidance == (guidance or {})
 
 
 def test_output_that_is_not_finite_is_refused_before_it_is_turned_into_pixels(make_teacher: TeacherMaker) -> None:
     made = open.open_teacher(str(make_teacher()), {})
-    next(iter(made.maker.nets[0].parameters())).data.fill_(float("nan"))
+    next(iter(made.backend.nets[0].parameters())).data.fill_(float("nan"))
     with pytest.raises(UserError, match="not finite in float32"):
         made.draw([0, 1], [None, None], 2)

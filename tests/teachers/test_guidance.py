@@ -44,9 +44,9 @@ def test_the_rules_are_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_guidance_is_off_where_the_rule_says(rule: GuidanceRule) -> None:
+def test_guidance_is_off_at_scale_1_or_0(rule: GuidanceRule) -> None:
     c, u = halves()
-    assert torch.allclose(rule(c, u, torch.tensor([rule.off])), c, atol=1e-6)
+    assert torch.allclose(rule(c, u, torch.tensor([1.0 - rule.offset])), c, atol=1e-6)
 
 
 def rescaled(c: Tensor, u: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def test_what_its_stock_call_shows_of_schedule_and_guidance(name: str, teacher_o
         schedule.kind, teacher.prediction, sign, schedule.note, rule, reading.off, reading.unconditional_first
     ) == READ[name]  # fmt: skip
     if teacher.rule is not None:
-        assert teacher.rule.off == reading.off
+        assert reading.off == 1 - teacher.rule.offset
 
 
 @pytest.mark.parametrize("name", BATCHED)

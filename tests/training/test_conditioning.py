@@ -133,7 +133,7 @@ def test_scales_depend_on_chance_only(teacher_of: TeacherOf, conditions_of: Cond
     assert torch.equal(one["w"], turned["w"])
 
 
-def test_the_typical_scale_of_a_range_is_its_middle(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
+def test_the_evaluation_scale_of_a_range_is_its_middle(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
     of = given(teacher_of("sd15"), conditions_of(text=(4,)), scale=(2.0, 6.0))
     assert of.for_evaluation(torch.tensor([0, 1]))["w"].tolist() == [4.0, 4.0]
 
@@ -145,16 +145,16 @@ def test_one_scale_is_the_same_for_all(teacher_of: TeacherOf, conditions_of: Con
 
 def test_without_guidance_there_is_no_scale(teacher_of: TeacherOf, conditions_of: ConditionsOf) -> None:
     of = given(teacher_of("sd15"), conditions_of(text=(4,)))
-    assert of.told is None
+    assert of.stock_scale is None
     assert "w" not in of(torch.arange(3), chance(3))
 
 
 @pytest.mark.parametrize(("name", "default"), [("flux", 3.5), ("hunyuanvideo", 6.0)])
-def test_a_denoiser_is_told_the_scale_of_its_stock_call(
+def test_the_stock_scale_is_that_of_the_stock_call(
     name: str, default: float, teacher_of: TeacherOf, conditions_of: ConditionsOf
 ) -> None:
     of = given(teacher_of(name), conditions_of(text=(4,)))
-    assert of.told == pytest.approx(default)
+    assert of.stock_scale == pytest.approx(default)
     assert of.for_evaluation(torch.arange(2))["w"].tolist() == pytest.approx([default, default])
 
 
@@ -175,14 +175,14 @@ def test_random_ids_are_of_the_largest_bucket(teacher_of: TeacherOf, conditions_
     known = conditions_of(7, text=(4,))
     known.bucket = torch.tensor([0, 1, 1, 0, 2, 1, 2])
     of = given(teacher_of("sd15"), known)
-    ids = of.some(200, torch.Generator().manual_seed(0))
+    ids = of.draw_ids(200, torch.Generator().manual_seed(0))
     assert set(ids.tolist()) == {1, 2, 5}
-    assert torch.equal(ids, of.some(200, torch.Generator().manual_seed(0)))
+    assert torch.equal(ids, of.draw_ids(200, torch.Generator().manual_seed(0)))
 
 
 def test_a_pixel_unets_ids_are_its_labels(make_teacher: TeacherMaker) -> None:
     of = Conditioning(load(str(make_teacher(classes=3))), None, config.Guidance())
     assert of(torch.tensor([2, 0]), chance(2))["class_labels"].tolist() == [2, 0]
-    assert set(of.some(100, torch.Generator().manual_seed(0)).tolist()) == {0, 1, 2}
+    assert set(of.draw_ids(100, torch.Generator().manual_seed(0)).tolist()) == {0, 1, 2}
     unconditional = replace(of, teacher=load(str(make_teacher())))
     assert unconditional(torch.tensor([0, 0]), chance(2)) == {}

@@ -12,9 +12,9 @@ from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
 from scm_distill import config
-from scm_distill.autodiff.derivatives import Cond
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock
+from scm_distill.maths.cond import Cond
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher, load, scheduler

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scm_distill.teachers.convention import Cond, Convention
+from scm_distill.maths.cond import Cond, rows
+from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 
 
@@ -31,7 +32,7 @@ class Switched(Convention):
         for expert, chosen in ((net.high, first), (net.low, ~first)):
             i = chosen.nonzero().flatten()
             if len(i):
-                part = super().__call__(expert, x_nat[i], tau[i], {name: value[i] for name, value in cond.items()})
+                part = super().__call__(expert, x_nat[i], tau[i], rows(cond, i))
                 out = torch.zeros_like(x_nat, dtype=part.dtype) if out is None else out
                 out = out.index_copy(0, i, part)
         assert out is not None

@@ -16,13 +16,14 @@ from unittest import mock
 import psutil
 import torch
 from torch import Tensor, nn
-from torch._subclasses import fake_tensor
 
 from scm_distill import config
 from scm_distill.autodiff import attention
-from scm_distill.autodiff.derivatives import Cond, Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
+from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
+from scm_distill.autodiff.torch_private import FakeTensorMode
 from scm_distill.errors import UserError
+from scm_distill.maths.cond import Cond
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
@@ -194,7 +195,7 @@ class Planner:
     def _update(self, recipe: config.Recipe) -> int:
         """The bytes of the temporary tensors of an optimizer step."""
         if (name := recipe.optimizer.name) not in self._updates:
-            with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
+            with FakeTensorMode(allow_non_fake_inputs=True):
                 parameters = [nn.Parameter(torch.empty(p.shape)) for p in self.network.parameters() if p.requires_grad]
             for p in parameters:
                 p.grad = torch.empty_like(p)
@@ -237,7 +238,7 @@ class Planner:
         device = at_hand if fake else self.x.device
         narrow = torch.bfloat16 if recipe.train.precision == "bf16" else None
         o, network, F_teacher = recipe.objective, self.network, self.F_teacher
-        mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+        mode: Any = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
         if fake:
             network = fake_copy(network, mode, device).with_autocast(None if work == "check" else narrow).with_chunk(n)
             F_teacher = fake_copy(F_teacher, mode, device).with_chunk(n)

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import fake_tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from scm_distill.autodiff.torch_private import (
+    FakeTensor,
+    TorchDispatchMode,
+    storage_id,
+    tree_leaves,
+    unset_fake_temporarily,
+)
 from scm_distill.models.network import Network
 
 
@@ -36,7 +40,7 @@ class AllocationTracker(TorchDispatchMode):
 
     def _add(self, x: Tensor, *, counted: bool) -> None:
         storage = x.untyped_storage()
-        key, size = storage._cdata, storage.nbytes() if counted else 0
+        key, size = storage_id(x), storage.nbytes() if counted else 0
         if key in self.seen and self.seen[key]() is not None:
             return
 
@@ -57,10 +61,10 @@ class AllocationTracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors, dtype = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], (kwargs or {}).get("dtype")
         real = tensors or (dtype is not None and not dtype.is_floating_point)  # integers, and what is made of them
-        real = self.fake and real and not any(isinstance(x, fake_tensor.FakeTensor) for x in tensors)
+        real = self.fake and real and not any(isinstance(x, FakeTensor) for x in tensors)
         for x in tensors:
             self._add(x, counted=False)  # allocated before the trace began
-        with fake_tensor.unset_fake_temporarily() if real else nullcontext():
+        with unset_fake_temporarily() if real else nullcontext():
             out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
             if isinstance(x, Tensor):
