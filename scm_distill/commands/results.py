@@ -1,4 +1,4 @@
-"""What the public functions return: frozen dataclasses of plain values. Knows no torch, so that the CLI may import it.
+"""What the public functions return: frozen dataclasses. Knows neither torch nor pydantic: the CLI may import it.
 
 Times t are radians; NFE are network function evaluations; distances are Frechet distances, lower is better.
 """
@@ -6,12 +6,11 @@ Times t are radians; NFE are network function evaluations; distances are Frechet
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic, which `--version` and `--help` do without
     from scm_distill.artifacts.evaluation_record import EvaluationRecord
-
-Driver = Literal["prompt", "labels", "none"]  # what a pipeline's call is told beside the noise
+    from scm_distill.artifacts.export_record import Driver
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TrainResult:
     t_mid_search: tuple[MidTime, ...]
     stock_difference: float  # of stock diffusers to the trained student, relative (pixels: the largest)
     call: Mapping[str, Any]  # arguments of the exported pipeline's two-step call, beside prompt or labels
-    driver: Driver
+    driver: "Driver"
     url: str | None  # of the repository, where the recipe asked for a push
 
 
@@ -62,7 +61,7 @@ class TrainPlan:
     samples: int  # of the data
     classes: int | None  # None: the teacher knows no classes
     conditions: int | None  # different prompts or labels; None for a pixel UNet, as are the two below
-    driver: Driver | None
+    driver: "Driver | None"
     guidance: str | None
     verified: Mapping[str, float]  # relative difference of our reading to the stock pipeline, by what was compared
     memory: str  # of one process, by phase and part

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from scm_distill.artifacts import layout
 from scm_distill.artifacts.claim import claimed
+from scm_distill.artifacts.files import atomically
 from scm_distill.commands import sample_index
 from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
@@ -92,7 +94,7 @@ def sample(
         draws.append(_Draw("teacher", teacher, teacher.facts.default_steps, files("-teacher"), seeds, conditions))
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
-    inside = Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples")
+    inside = Path(model) / layout.PREVIEWS if (Path(model) / layout.RECIPE).is_file() else Path("samples")
     folder = Path(out) if out is not None else inside
     costs = _write(draws, folder, fps, report, grid=grid)
     mine, its = costs["student"], costs.get("teacher")
@@ -124,7 +126,8 @@ def _write(
                     draw.sampler.release()
             if grid:
                 columns = min(len(draws[0].seeds), COLUMNS)
-                _side_by_side([pictures.grid(shown, columns) for shown in sheets]).save(folder / "grid.png")
+                with atomically(folder / "grid.png") as beside:
+                    _side_by_side([pictures.grid(shown, columns) for shown in sheets]).save(beside)
         except KeyboardInterrupt:
             if index.begun:
                 keep.append(True)

@@ -7,13 +7,13 @@ from torch import Tensor
 class MonotoneCubic:
     """Monotone piecewise cubic interpolation (Fritsch & Carlson 1980, PCHIP slopes), float64, differentiable.
 
-    `x` and `y` (K,) must both increase strictly, K >= 2. Arguments outside [x[0], x[-1]] are clamped, never
-    extrapolated. The derivative is continuous.
+    `x` and `y` (K,) must both increase strictly, K >= 2, or it raises ValueError. Arguments outside [x[0], x[-1]] are
+    clamped, never extrapolated. The derivative is continuous.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x.detach().double().cpu(), y.detach().double().cpu()
-        self.copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         h, dy = self.x.diff(), self.y.diff()
         if len(self.x) < 2 or not (h.gt(0).all() and dy.gt(0).all()):
             raise ValueError("MonotoneCubic needs two or more strictly increasing points.")
@@ -44,13 +44,13 @@ class MonotoneCubic:
         )
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes, values and slopes, copied to a device once: a copy in every call would make the host wait for it."""
-        if device not in self.copies:
-            self.copies[device] = (self.x.to(device), self.y.to(device), self.d.to(device))
-        return self.copies[device]
+        """Nodes, values and slopes on a device; copied once, since the host waits for every copy."""
+        if device not in self._copies:
+            self._copies[device] = (self.x.to(device), self.y.to(device), self.d.to(device))
+        return self._copies[device]
 
     def inverse(self, y: Tensor) -> Tensor:
-        """x with y(x) = y, by bisection, then one Newton step that carries the derivative; clamped like the call."""
+        """x with y(x) = y, float64, by bisection and one Newton step that carries the derivative; `y` is clamped."""
         y = y.double().clamp(self.y[0].item(), self.y[-1].item())
         low = torch.full_like(y, self.x[0].item()).detach()
         high = torch.full_like(low, self.x[-1].item())
