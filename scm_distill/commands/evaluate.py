@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -24,13 +23,10 @@ from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import EvaluationResult
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics, side_by_side
-from scm_distill.evaluation.cache import gathered, reference_features, share
 from scm_distill.evaluation.extractors import open_extractor
 from scm_distill.evaluation.features import Extractor
-from scm_distill.evaluation.inputs import as_tensor
 from scm_distill.evaluation.pretrained import ClipScore, open_clip_score
-from scm_distill.evaluation.reference import open_reference
-from scm_distill.evaluation.side_by_side import Contender, Measurement
+from scm_distill.evaluation.shared_work import FEWEST, SharedWork
 from scm_distill.progress import Reporter, Silent
 from scm_distill.publish import card
 from scm_distill.sampling import open
@@ -41,9 +37,6 @@ from scm_distill.training import distributed
 
 DIGITS = "builtin:digits"
 USUAL, USUAL_DIGITS = 2048, 6144  # samples of each; the digits cost a few ms each, and their distances are small
-FEWEST = 8  # samples of each, and of the reference
-MOST_REAL = 50_000  # real samples of the reference, at most: as FID is reported
-APART = 10**6  # from the seeds of the samples to those of the teacher's, where its own samples are the reference
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,7 @@ def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord 
     for sampler in (student, teacher):
         sampler.ready(conditions)
     student.size = teacher.size = min(student.size, teacher.size)  # a fair race
-    work = _Work(accelerator, seeds, conditions, report)
+    work = SharedWork(accelerator, seeds, conditions, report)
     own = data == OWN_TEACHER
     reference = work.of_teacher(teacher, extractor) if own else work.of_data(data, student, extractor, notes)
     measurements = work.measure(contenders, extractor, score)
@@ -227,68 +220,6 @@ def _renew(folder: Path, report: Reporter) -> None:
             report.say(f"report: {report_page.write(run, report=report)}")
     except UserError as error:  # an export of an older version; its figures are measured all the same
         report.say(f"the card is as it was: {error.problem}")
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Seeds and their conditions, of which every process draws its share."""
-
-    accelerator: Accelerator
-    seeds: list[int]
-    conditions: list[Any]
-    report: Reporter
-
-    def _rounds(self, sampler: Sampler, first: int = 0) -> list[tuple[list[int], list[Any]]]:
-        """This process's seeds, moved by `first`, and conditions, in batches."""
-        mine = share(len(self.seeds), self.accelerator)
-        parts = [mine[i : i + sampler.size] for i in range(0, len(mine), sampler.size)]
-        return [([self.seeds[i] + first for i in part], [self.conditions[i] for i in part]) for part in parts]
-
-    def of_teacher(self, teacher: Sampler, extractor: Extractor) -> Tensor:
-        """Features of the teacher's samples at its default steps, from other seeds."""
-        rounds, found = self._rounds(teacher, APART), []
-        self.report.begin("reference", len(rounds))
-        for i, (seeds, conditions) in enumerate(rounds, 1):
-            found.append(extractor(teacher.draw(seeds, conditions).samples))
-            self.report.advance(i)
-        self.report.end()
-        return gathered(torch.cat(found), len(self.seeds), self.accelerator)
-
-    def of_data(self, data: str, student: Sampler, extractor: Extractor, notes: list[str]) -> Tensor:
-        """Features of real samples, of the size that the student makes."""
-        one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
-        facts = student.facts
-        real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
-        if len(real) < FEWEST:
-            raise UserError(f"{data} holds {len(real)} samples.", f"Give {FEWEST} or more; FD wants thousands.")
-        self.report.begin("reference", len(share(len(real), self.accelerator)))
-        cached = reference_features(extractor, real, self.accelerator, self.report.advance)
-        self.report.end()
-        notes.append(f"reference: {len(real)} of {real.total} real samples, features {cached.origin}")
-        return cached.features
-
-    def measure(
-        self, contenders: Sequence[Contender], extractor: Extractor, score: ClipScore | None
-    ) -> list[Measurement]:
-        """What each contender did, by all processes together."""
-        rounds = self._rounds(contenders[0].sampler)
-        shares = side_by_side.measure(contenders, rounds, extractor, score, self.report)
-        n, accelerator = len(self.seeds), self.accelerator
-        return [
-            Measurement(
-                gathered(measured.features, n, accelerator),
-                gathered(measured.scores, n, accelerator) if score else measured.scores,
-                _every_round(measured.rounds, accelerator),
-            )
-            for measured in shares
-        ]
-
-
-def _every_round(rounds: Tensor, accelerator: Accelerator) -> Tensor:
-    """The rounds (R, 4) of all processes, of which some may have one more."""
-    padded = accelerator.pad_across_processes(rounds.float().to(accelerator.device))  # mps has no float64
-    every: Tensor = accelerator.gather(padded).cpu().double()
-    return every[every[:, 0] > 0]
 
 
 def _samples(request: EvaluationRequest, recipe: config.Recipe | None, student: Sampler, data: str) -> SampleRequest:
