@@ -39,7 +39,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     if resume:
         checkpoint.find(resume, folder)
     push.preflight(recipe)
-    with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
+    with contextlib.suppress(_Checked), claimed(folder, parts=(layout.PREVIEWS, layout.CHECKPOINTS)):
         raise _Checked
 
 
@@ -140,7 +140,7 @@ def train(
         if not main:
             return None
         try:
-            exported = bundle.write(trained, folder / "export", report)
+            exported = bundle.write(trained, folder / layout.EXPORT, report)
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
@@ -169,14 +169,14 @@ def _claimed(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
     _refuse_other_run(folder, resume)
     for said in push.preflight(recipe):
         report.say(f"push: {said}")
-    with signals.raised(), claimed(folder, parts=("samples", "checkpoints")) as keep:
+    with signals.raised(), claimed(folder, parts=(layout.PREVIEWS, layout.CHECKPOINTS)) as keep:
         try:
             yield
         except KeyboardInterrupt:  # what was recorded so far is good
             keep += [True] * (folder / latents.CONDITIONS).exists()
             raise
         finally:
-            keep += [True] * len(checkpoint.steps_in(folder / "checkpoints"))
+            keep += [True] * len(checkpoint.steps_in(folder / layout.CHECKPOINTS))
             keep += [True] * (folder / latents.FILE).exists()
 
 
@@ -226,7 +226,7 @@ def _check_devices(recipe: config.Recipe, world: int) -> None:
 
 
 def _refuse_other_run(folder: Path, resume: str | None) -> None:
-    if (folder / "config.yaml").exists() and resume is None:
+    if (folder / layout.RECIPE).exists() and resume is None:
         raise UserError(
             f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
         )
