@@ -171,7 +171,7 @@ def follow_umask(folder: Path) -> None:
 
 
 def sha256_of(*files: Path) -> str:
-    """Of one file as sha256sum has it; of several, of their names and sums."""
+    """The SHA-256 of one file, as sha256sum prints it; of several files, that of their names and sums."""
     sums = []
     for file in sorted(files):
         with file.open("rb") as stream:

@@ -253,7 +253,7 @@ def _possible(student: Sampler, steps: Sequence[int], notes: list[str]) -> list[
 
 
 def _refuse_unwritable(out: Path | None) -> None:
-    """Before the work. Raises UserError."""
+    """Raise UserError where the file `out` could not be written, before the work is done."""
     if out is None:
         return
     if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):

@@ -42,8 +42,8 @@ def new_student(
 ) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked.
 
-    It is made on `device`, by default the teacher's; never more than one parameter of it is elsewhere. With lora.rank
-    the copy is frozen, and the adapters in it are trainable. `x_t` (B, ...), `t` (B,) and `cond` are a probe.
+    It is made on `device`, by default the teacher's, and its parameters are never elsewhere. With lora.rank the copy
+    is frozen, and the adapters in it are trainable. `x_t` (B, ...), `t` (B,) and `cond` are a probe.
     """
     teacher, F_teacher = loaded.teacher, loaded.F_teacher
     device = device or next(F_teacher.parameters()).device
