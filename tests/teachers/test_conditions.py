@@ -165,14 +165,14 @@ def test_other_circumstances_are_other_files(changes: dict[str, Any], teacher_of
 
 
 def test_half_a_file_is_never_left(teacher_of: TeacherOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scm_distill.teachers import conditions
+    import safetensors.torch
 
-    def interrupted(_: object, path: Path) -> None:
+    def interrupted(_: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(conditions, "save_file", interrupted)
+        patch.setattr(safetensors.torch, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             recorded(teacher_of("sd15"), ["a cat"], tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
