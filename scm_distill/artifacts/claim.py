@@ -1,4 +1,4 @@
-"""Folders that a command writes to: claimed before the work, and put back as they were when nothing came of it."""
+"""Folders that a command writes to: made before the work, and put back as they were when the work fails."""
 
 import contextlib
 import shutil
@@ -11,9 +11,10 @@ from scm_distill.errors import UserError
 
 @contextmanager
 def claimed(folder: Path, *, parts: tuple[str, ...] = ()) -> Iterator[list[bool]]:
-    """Make `folder` and its `parts`. On an error all that is new in it goes, unless the yielded list was added to.
+    """Make `folder` and the folders `parts` in it, and yield a list: add an entry to keep what is written.
 
-    Raises UserError when it cannot be written.
+    On an exception, all that is new in `folder` is removed if the list is still empty. Raises UserError when the
+    folder cannot be written.
     """
     keep: list[bool] = []
     parents = [path for path in folder.parents if not path.exists()]  # nearest first

@@ -136,6 +136,17 @@ def read_tensors(path: Path) -> dict[str, "Tensor"]:
         raise Damaged(path, f"is no safetensors file: {one_line(error)}") from error
 
 
+def is_tensors(path: Path) -> bool:
+    """Whether `path` is a safetensors file that is there completely; only its header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
 def _sort_metadata(path: Path) -> None:
     """Rewrite the header of a safetensors file: 8 bytes of length, then JSON, in place since its length is the same."""
     with path.open("r+b") as file:

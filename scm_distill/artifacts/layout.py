@@ -6,7 +6,6 @@ from pathlib import Path
 from scm_distill import config
 from scm_distill.artifacts.export_record import ExportRecord
 from scm_distill.artifacts.files import Damaged
-from scm_distill.artifacts.run_records import BUCKETS as BUCKETS
 from scm_distill.errors import UserError
 
 # of a run folder
@@ -29,6 +28,7 @@ EVALUATION = "eval.json"
 CARD = "README.md"
 GALLERY = "samples"
 WEIGHTS = "student.safetensors"  # of the denoiser alone
+ADAPTER = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Attention that has a forward derivative, in memory that grows with N, not with N M.
+"""Attention with a forward derivative, in memory that grows with N, not with N M.
 
 With S = scale Q K^T + mask and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
-O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU a Triton kernel makes them
-(`flash.py`); elsewhere rows are taken in chunks, in plain PyTorch. Where a reverse graph is wanted, a GPU keeps
-PyTorch's fused attention with its own backward and the kernel adds the tangent; elsewhere the
-backward is PyTorch's for the CPU, or chunked too.
+O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU a Triton kernel computes them
+(`flash.py`); elsewhere plain PyTorch does, some rows of S at a time. Where a reverse graph is recorded, a GPU computes
+O by PyTorch's fused attention with its own backward, and the kernel only dO; elsewhere the backward is PyTorch's for
+the CPU, or chunked too.
 
-q (B, H, N, D), k (B, H, M, D), v (B, H, M, E); any leading dimensions; a tangent that is None is zero.
+q, dq  queries and their tangent      (B, H, N, D)        k, dk  keys     (B, H, M, D)
+v, dv  values                         (B, H, M, E)        O, dO  output   (B, H, N, E)
+
+`scaled_dot_product_attention` takes any leading dimensions. A tangent that is None is zero.
 """
 
 from collections.abc import Iterator
@@ -27,12 +30,12 @@ def _tf32() -> bool:
 
 
 def backend(q: Tensor) -> str:
-    """What computes the tangent of attention on queries like `q`."""
+    """How the tangent of attention on queries like `q` is computed, in words for a report."""
     return "by the Triton kernel" if flash.available(q, tf32=_tf32()) else "exact in chunks"
 
 
 def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of samples and of query rows whose scores have about CHUNK entries."""
+    """Slices of the samples and of the query rows, such that S of each pair of slices has about CHUNK entries."""
     B, H, N, M = *q.shape[:-1], k.shape[-2]
     entries = 16 * CHUNK if q.is_cuda else CHUNK
     samples = max(1, min(B, entries // (H * M * min(N, 64))))
@@ -43,7 +46,7 @@ def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: bool, scale: float) -> Tensor:
-    """S of the queries `rows`, float32 or wider. `q` holds those rows alone, `mask` all."""
+    """S (B, H, rows, M) of the queries `rows`, in the dtype of `q`, which holds those rows alone; `mask` holds all."""
     S = scale * q @ k.mT
     if causal:
         row = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
@@ -55,13 +58,13 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: b
 
 
 def _probabilities(S: Tensor) -> tuple[Tensor, Tensor]:
-    """P, zero in rows that see no key as PyTorch has it, and the largest score of every row."""
+    """P, zero in rows that see no key as PyTorch has it, and the largest score of every row (B, H, rows)."""
     highest = S.amax(-1)
     return S.softmax(-1).masked_fill_((highest == float("-inf"))[..., None], 0.0), highest
 
 
-def _of(x: Tensor | None, samples: slice) -> Tensor | None:
-    """The samples of a mask or a tangent that may be broadcast, or absent."""
+def _samples(x: Tensor | None, samples: slice) -> Tensor | None:
+    """The slice `samples` of a mask, which may be None, or one for all samples."""
     return x if x is None or x.shape[0] == 1 else x[samples]
 
 
@@ -79,16 +82,17 @@ def with_tangent(
     scale: float,
     lse: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """O and dO, exact, in the type of q; O is taken as it is where it is given. All (B, H, ...), `mask` broadcast.
+    """O and dO (B, H, N, E), exact, in the dtype of q. The `mask` broadcasts to (B, H, N, M).
 
-    `lse` (B, H, N), where given, gets the logarithm of the sum of exp(S) of every row.
+    With `o` it is returned as O, and only dO is computed. `lse` (B, H, N) is filled with the logarithm of the sum of
+    exp(S) of every row.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device) if o is None else o
     dout = torch.empty_like(out)
     for b, n in _parts(q, k):
         Q, K, V = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide)
-        S = _scores(Q, K, _of(mask, b), n, causal=causal, scale=scale)
+        S = _scores(Q, K, _samples(mask, b), n, causal=causal, scale=scale)
         P, highest = _probabilities(S)
         if lse is not None:
             lse[b, :, n] = torch.where(highest.isinf(), 0.0, highest - P.amax(-1).log())
@@ -112,7 +116,7 @@ def with_tangent(
 
 
 class Chunked(torch.autograd.Function):
-    """O with a backward in memory that grows with N, and dO, which has none."""
+    """O with a backward in memory that grows with N, and dO without one; the arguments of `with_tangent`."""
 
     @staticmethod
     def forward(
@@ -147,7 +151,7 @@ class Chunked(torch.autograd.Function):
         gk, gv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
         for b, n in _parts(q, k):
             Q, K, V, G = q[b, :, n].to(wide), k[b].to(wide), v[b].to(wide), g[b, :, n].to(wide)
-            P, _ = _probabilities(_scores(Q, K, _of(mask, b), n, causal=ctx.causal, scale=ctx.scale))
+            P, _ = _probabilities(_scores(Q, K, _samples(mask, b), n, causal=ctx.causal, scale=ctx.scale))
             gv[b] += P.mT @ G
             inner = (G * o[b, :, n].to(wide)).sum(-1, keepdim=True)
             gS = (G @ V.mT).sub_(inner).mul_(P).mul_(ctx.scale)
@@ -157,8 +161,56 @@ class Chunked(torch.autograd.Function):
 
 
 def _four(x: Tensor) -> Tensor:
-    """Leading dimensions made two: (B, H, ...)."""
+    """`x` (..., N, D) with two leading dimensions: (B, H, N, D)."""
     return x.flatten(0, -4) if x.ndim > 4 else x.reshape(*[1] * (4 - x.ndim), *x.shape)
+
+
+def _broadcast(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    *,
+    grouped: bool,
+    kernel: bool,
+) -> list[Any]:
+    """q, k, v, dq, dk, dv with equal leading dimensions.
+
+    `grouped`: a key head serves several query heads (enable_gqa); the kernel takes them so, else they are repeated.
+    """
+    if grouped:
+        groups = 1 if kernel else q.shape[-3] // k.shape[-3]
+        repeated = [x if x is None or groups == 1 else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv)]
+        return [q, *repeated[:2], dq, *repeated[2:]]
+    lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+    return [x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv)]
+
+
+def _output_and_tangent(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+    o: Tensor | None,
+    mask: Tensor | None,
+    *,
+    causal: bool,
+    scale: float,
+    graph: bool,
+    kernel: bool,
+) -> tuple[Tensor, Tensor]:
+    """O and dO (B, H, N, E). O has a reverse graph where `graph` is set; where `o` is known it is taken as O, as plain.
+
+    `kernel` says whether the Triton kernel computes them.
+    """
+    if graph and o is None:
+        return Chunked.apply(*qkv, tangents, mask, causal, scale)  # type: ignore[no-any-return, no-untyped-call]
+    with torch.no_grad():
+        arguments: Any = (*(x.detach() for x in qkv), *tangents, None if o is None else _four(o.detach()))
+        settings: Any = {"mask": mask, "causal": causal, "scale": scale}
+        if kernel:
+            return flash.attention_with_tangent(*arguments, **settings, tf32=_tf32())
+        return with_tangent(*arguments, **settings)
 
 
 def scaled_dot_product_attention(
@@ -171,7 +223,10 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,  # noqa: FBT001, FBT002
 ) -> Tensor:
-    """Stand in for the function of the same name in torch.nn.functional, on dual tensors."""
+    """The function of the same name in torch.nn.functional, on dual tensors: the output is dual if an input is.
+
+    Raises NotImplementedError for dropout. A mask that has a gradient or a tangent takes PyTorch's unfused attention.
+    """
     (q, dq), (k, dk), (v, dv) = (fwAD.unpack_dual(x) for x in (query, key, value))
     if dropout_p > 0:
         raise NotImplementedError("Attention dropout draws a new mask in every pass; set it to 0 for distillation.")
@@ -191,33 +246,16 @@ def scaled_dot_product_attention(
         q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
     graph = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     o = stock(q, k, v) if graph and q.is_cuda else None
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
     with torch.autocast(device, enabled=False):  # it would round every product
         kernel = flash.available(q, v, tf32=_tf32())
-        if enable_gqa and not kernel:
-            groups = q.shape[-3] // k.shape[-3]
-            k, v, dk, dv = (x if x is None else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv))
-        if not enable_gqa:
-            lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
-            q, k, v, dq, dk, dv = (x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv))
-        if attn_mask is not None and q.ndim > 4:
-            attn_mask = attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:])
-        Q, K, V = _four(q), _four(k), _four(v)
-        tangents = tuple(x if x is None else _four(x.detach().to(q.dtype)) for x in (dq, dk, dv))
-        mask = None if attn_mask is None else _four(attn_mask)
-        if graph and o is None:
-            found, do = Chunked.apply(  # type: ignore[no-untyped-call]
-                Q, K, V, tangents, mask, is_causal, scale
-            )
-        else:
-            with torch.no_grad():
-                known = None if o is None else _four(o.detach())
-                arguments: Any = (Q.detach(), K.detach(), V.detach(), *tangents, known)
-                settings: Any = {"mask": mask, "causal": is_causal, "scale": scale}
-                if kernel:
-                    found, do = flash.attention_with_tangent(*arguments, **settings, tf32=_tf32())
-                else:
-                    found, do = with_tangent(*arguments, **settings)
+        q, k, v, dq, dk, dv = _broadcast(q, k, v, dq, dk, dv, grouped=enable_gqa, kernel=kernel)
+        if attn_mask is not None:
+            attn_mask = _four(attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:]) if q.ndim > 4 else attn_mask)
+        tangents: Any = tuple(x if x is None else _four(x.detach().to(q.dtype)) for x in (dq, dk, dv))
+        found, do = _output_and_tangent(
+            (_four(q), _four(k), _four(v)), tangents, o, attn_mask, causal=is_causal,
+            scale=q.shape[-1] ** -0.5 if scale is None else scale, graph=graph, kernel=kernel,
+        )  # fmt: skip
         if o is None:
             o = found.reshape(*q.shape[:-1], v.shape[-1])
     dual: Tensor = fwAD.make_dual(o, do.reshape(o.shape))

@@ -1,9 +1,10 @@
-"""Ways to get F with its reverse graph, and cos t sin t dF/dt without one.
+"""Ways to compute F with its reverse graph, and its derivative cos t sin t dF/dt without one.
 
 x     x_t / sigma_d                       (B, ...)        t   time in radians                  (B,)
 v     dx/dt, along which F is derived     (B, ...)        cond   conditions, see maths/cond.py
 
-`OnePass` spends 2 + a forwards on both (a is attention's share of a forward), `TwoPasses` 3 + a. Both are exact.
+`OnePass` costs as much as 2 + a forward passes, where a is attention's share of one, `TwoPasses` 3 + a; both are exact.
+`Difference` costs 3 and is not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +28,10 @@ Compile = Literal["off", "blocks", "step"]
 
 
 class Derivative(Protocol):
-    """One of the ways below."""
+    """A way to compute F and its derivative: `TwoPasses`, `OnePass` or `Difference`."""
 
     def __call__(self, F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor, /) -> tuple[Tensor, Tensor]:
-        """F (B, ...) and cos t sin t dF/dt (B, ...)."""
+        """F (B, ...) with a reverse graph, and cos t sin t dF/dt (B, ...) along dx/dt = v, detached."""
         ...
 
 
@@ -47,18 +48,19 @@ def tangent_pass(F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor) -> tu
 
 @contextmanager
 def _regions(modules: Sequence[nn.Module], memory: Memory, run: Any = None) -> Iterator[None]:
+    """`dual.regions` in a memory layout; `run` is `dual.in_level` or a compiled one."""
     with dual.regions(modules, lean=memory == "lean", run=run or dual.in_level):
         yield
 
 
 def _checkpointed(modules: Sequence[nn.Module], memory: Memory) -> AbstractContextManager[None]:
-    """In the lean layout, an ordinary forward keeps no activations of `modules`."""
+    """A context in which, in the lean layout, an ordinary forward keeps no activations of `modules`."""
     return _regions(modules, "lean") if memory == "lean" else nullcontext()
 
 
 @dataclass(frozen=True)
 class TwoPasses:
-    """A tangent pass, then an ordinary forward; `blocks` are computed anew for the backward in the lean layout."""
+    """A tangent pass, then an ordinary forward; in the lean layout the backward recomputes `blocks`."""
 
     blocks: Sequence[nn.Module] = ()
     memory: Memory = "fast"
@@ -75,7 +77,11 @@ class TwoPasses:
 
 @dataclass(frozen=True)
 class OnePass:
-    """Pairs of primal and tangent; see `dual.py`. Compiled by block or as a whole, tangents cost little more than F."""
+    """Both from one pass over pairs of primal and tangent, see `dual.py`.
+
+    In the lean layout the backward recomputes `blocks`. `compile` is what torch.compile is applied to: nothing, every
+    block, or the whole pass.
+    """
 
     blocks: Sequence[nn.Module]
     memory: Memory = "fast"
@@ -96,7 +102,7 @@ class OnePass:
 
 @dataclass(frozen=True)
 class Difference:
-    """A central difference, for networks without a forward derivative; `h` is the step in ln(tan t)."""
+    """A central difference and an ordinary forward, for networks without a forward derivative; `h` as below."""
 
     h: float
     blocks: Sequence[nn.Module] = ()
@@ -127,7 +133,10 @@ def central_difference(F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor,
 
 
 def _whole(F: Velocity, x: Tensor, t: Tensor, cond: Cond, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """One level around everything: only for the compiler, which keeps no tangent for the backward."""
+    """F and its derivative in one forward AD level, for the compiler, which saves no tangents for the backward.
+
+    `dx` and `dt` are the tangents of x and t, see `direction`.
+    """
     with fwAD.dual_level(), TangentMode():
         primal, tangent = fwAD.unpack_dual(F(fwAD.make_dual(x, dx), fwAD.make_dual(t, dt), cond))
         assert tangent is not None

@@ -1,10 +1,10 @@
-"""A primal with its reverse graph and the tangent without one, from one pass.
+"""One pass through a network that gives its output with a reverse graph, and the output's tangent without one.
 
-A forward AD level that is open while a reverse graph is recorded keeps the tangent of every saved activation until it
-is left: twice the memory. So no level stays open: a `Dual` carries primal and tangent side by side, and every block of
-the network, and every function outside of them, runs in a level of its own that is left with its end.
+A forward AD level that stays open while a reverse graph is recorded keeps the tangent of every saved activation until
+it is closed: twice the memory. So no level stays open. A `Dual` carries primal and tangent side by side; every block of
+the network, and every function outside of blocks, runs in a level of its own, which is closed when it returns.
 
-In the `lean` layout a block's level runs without a graph, and its backward computes the primal anew: gradient
+In the `lean` layout a block's level runs without a graph and its backward recomputes the primal: gradient
 checkpointing whose first forward is the tangent pass.
 """
 
@@ -42,7 +42,7 @@ class Dual(Tensor):
 
     @staticmethod
     def __new__(cls, primal: Tensor, tangent: Tensor) -> "Dual":
-        """Of a primal and its tangent, equal in shape and dtype."""
+        """The pair of `primal` and `tangent`, equal in shape and dtype; the tangent is detached."""
         made: Dual = make_wrapper_subclass(
             cls, primal.shape, strides=primal.stride(), dtype=primal.dtype, device=primal.device
         )
@@ -72,7 +72,7 @@ class Dual(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """Never reached but by code that goes round torch functions."""
+        """Raises NotImplementedError: reached only by code that goes around torch functions."""
         raise NotImplementedError(f"{func} does not let a pair of primal and tangent through.")
 
 
@@ -81,12 +81,12 @@ def _primal(x: Any) -> Any:
 
 
 def _enter(x: Any) -> Any:
-    """A dual tensor of the open level, from a `Dual`; the rest as it is."""
+    """A `Dual` as a dual tensor of the open level; anything else as it is."""
     return fwAD.make_dual(x.primal, x.tangent) if isinstance(x, Dual) else x
 
 
 def _leave(x: Any) -> Any:
-    """A `Dual` from a dual tensor of the open level."""
+    """A dual tensor of the open level as a `Dual`; anything else as it is."""
     if not isinstance(x, Tensor) or isinstance(x, nn.Parameter):
         return x
     primal, tangent = fwAD.unpack_dual(x)
@@ -94,6 +94,7 @@ def _leave(x: Any) -> Any:
 
 
 def _write_back(target: Tensor, changed: Tensor) -> Tensor:
+    """Give `target`, whose primal was changed in place, the tangent of `changed`. Raises NotImplementedError."""
     tangent = fwAD.unpack_dual(changed).tangent
     if isinstance(target, Dual):
         target.tangent = torch.zeros_like(target.tangent) if tangent is None else tangent.detach()
@@ -109,7 +110,7 @@ def _params(module: nn.Module) -> int:
 def blocks(net: nn.Module) -> list[nn.Module]:
     """The repeated parts of a network: the elements of its outermost ModuleLists.
 
-    An element that is itself little but lists of parts (a level of a UNet) is replaced by those.
+    An element with 90 % of its parameters in such lists of its own (a level of a UNet) is replaced by their elements.
     """
     found: list[nn.Module] = []
     for child in net.children():
@@ -118,8 +119,8 @@ def blocks(net: nn.Module) -> list[nn.Module]:
             continue
         for element in child:
             inner = blocks(element)
-            made_of_them = sum(map(_params, inner)) >= 0.9 * _params(element)
-            found += inner if len(inner) > 1 and made_of_them else [element]
+            mostly_lists = sum(map(_params, inner)) >= 0.9 * _params(element)
+            found += inner if len(inner) > 1 and mostly_lists else [element]
     return [module for module in found if _params(module)]
 
 
@@ -129,7 +130,11 @@ Leaves = list[Any]
 def flat_level(
     forward: Callable[..., Any], leaves: Leaves, tangents: Leaves, spec: Any, specs: list[Any]
 ) -> tuple[Leaves, Leaves]:
-    """The outputs of `forward` and their tangents, flattened; `specs` gets their structure."""
+    """The outputs of `forward` and their tangents (None: zero), both as flat lists.
+
+    `leaves` are the flattened arguments, of the structure `spec`, and `tangents` theirs. The structure of the outputs
+    is appended to `specs`.
+    """
     with fwAD.dual_level(), TangentMode():
         inner = [x if d is None else fwAD.make_dual(x, d) for x, d in zip(leaves, tangents, strict=True)]
         args, kwargs = tree_unflatten(inner, spec)
@@ -140,7 +145,7 @@ def flat_level(
 
 
 def in_level_by(level: Callable[..., Any]) -> Callable[..., tuple[Leaves, Leaves, Any]]:
-    """`flat_level`, or a compiled one, with the structure of the outputs as a third result."""
+    """`flat_level`, or a compiled version of it, which returns the structure of the outputs as a third result."""
 
     def run(forward: Callable[..., Any], leaves: Leaves, tangents: Leaves, spec: Any) -> tuple[Leaves, Leaves, Any]:
         specs: list[Any] = []
@@ -154,58 +159,58 @@ in_level = in_level_by(flat_level)
 
 
 class _Recomputed(torch.autograd.Function):
-    """Known outputs of a block, whose backward computes the block anew, without tangents."""
+    """The outputs of a block, computed before, with a backward that recomputes the block, without tangents."""
 
     @staticmethod
     def forward(
-        ctx: Any, anew: Callable[[list[Tensor]], list[Tensor]], module: nn.Module, known: Any, *tensors: Tensor
+        ctx: Any, recompute: Callable[[list[Tensor]], list[Tensor]], module: nn.Module, outputs: Any, *tensors: Tensor
     ) -> Any:
-        ctx.anew, ctx.module = anew, module
+        ctx.recompute, ctx.module = recompute, module
         ctx.count = len(tensors) - len(list(module.parameters()))
         ctx.needs = [x.requires_grad for x in tensors[: ctx.count]]
         ctx.save_for_backward(*tensors[: ctx.count])
-        return tuple(known)
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         with torch.enable_grad():
             inputs = [x.detach().requires_grad_(needs) for x, needs in zip(ctx.saved_tensors, ctx.needs, strict=True)]
-            outputs = ctx.anew([x.view_as(x) for x in inputs])  # leaves may not be changed in place, views may
-        asked = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
+            outputs = ctx.recompute([x.view_as(x) for x in inputs])  # leaves may not be changed in place, views may
+        pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
         everything = [*inputs, *ctx.module.parameters()]
-        wanted = [x for x in everything if x.requires_grad]
-        found = iter(torch.autograd.grad([y for y, _ in asked], wanted, [g for _, g in asked], allow_unused=True))
-        return None, None, None, *(next(found) if x.requires_grad else None for x in everything)
+        moving = [x for x in everything if x.requires_grad]
+        gradients = iter(torch.autograd.grad([y for y, _ in pairs], moving, [g for _, g in pairs], allow_unused=True))
+        return None, None, None, *(next(gradients) if x.requires_grad else None for x in everything)
 
 
 def _without_graph(
     module: nn.Module, forward: Callable[..., Any], leaves: Leaves, tangents: Leaves, spec: Any
 ) -> tuple[Leaves, Leaves, Any]:
-    """As `in_level`, without saved activations: the block is computed anew for the backward."""
+    """As `in_level`, but no activations are saved: the backward recomputes the block."""
     with torch.no_grad():
         cut = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
         primals, moved, out_spec = in_level(forward, cut, tangents, spec)
         torch.clear_autocast_cache()  # it would keep a narrow copy of every weight to the end of the pass
     if not torch.is_grad_enabled():
         return primals, moved, out_spec
-    where = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.is_floating_point()]
+    in_where = [i for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.is_floating_point()]
     out_where = [i for i, y in enumerate(primals) if isinstance(y, Tensor) and y.is_floating_point()]
     device = next(x.device.type for x in leaves if isinstance(x, Tensor))
     cast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
-    def anew(inputs: list[Tensor]) -> list[Tensor]:
-        full = list(leaves_kept)
-        for i, x in zip(where, inputs, strict=True):
+    def recompute(inputs: list[Tensor]) -> list[Tensor]:
+        full = list(others)
+        for i, x in zip(in_where, inputs, strict=True):
             full[i] = x
         args, kwargs = tree_unflatten(full, spec)
         with torch.autocast(cast[0], cast[1], enabled=cast[2]):
             flat = tree_flatten(forward(*args, **kwargs))[0]
         return [flat[i] for i in out_where]
 
-    leaves_kept = [None if i in set(where) else x for i, x in enumerate(leaves)]
-    known = [primals[i] for i in out_where]
-    recomputed: Any = _Recomputed.apply
-    outs = recomputed(anew, module, known, *(leaves[i] for i in where), *module.parameters())
+    others = [None if i in set(in_where) else x for i, x in enumerate(leaves)]
+    outputs = [primals[i] for i in out_where]
+    with_backward: Any = _Recomputed.apply
+    outs = with_backward(recompute, module, outputs, *(leaves[i] for i in in_where), *module.parameters())
     for i, y in zip(out_where, outs, strict=True):
         primals[i] = y
     return primals, moved, out_spec
@@ -213,9 +218,10 @@ def _without_graph(
 
 @contextmanager
 def regions(modules: Sequence[nn.Module], *, lean: bool, run: Callable[..., Any] = in_level) -> Iterator[None]:
-    """Every call of one of `modules` with a `Dual` runs in one level; outside of it the module sees plain tensors.
+    """A context in which every call of one of `modules` with a `Dual` runs in a single level, by `run`.
 
-    So do hooks that were there before, such as FSDP2's, which gathers and frees parameters in them.
+    The module's other hooks, such as those in which FSDP2 gathers and frees parameters, see plain tensors. With `lean`
+    the backward recomputes the modules, also after calls without a `Dual`.
     """
     with ExitStack() as stack:
         for module in modules:

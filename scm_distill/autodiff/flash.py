@@ -3,7 +3,7 @@
 With S = scale Q K^T (+ mask) and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
 dO = P dV + (P o dS) V - rowsum(P o dS) o O. Six products for O and dO, five for dO alone, fewer for a zero tangent.
 
-Triton is no dependency of the package: ask `available` first. The launch is a custom operator, so torch.compile sees
+Triton is no dependency of the package: call `available` first. The launch is a custom operator, so torch.compile sees
 one opaque node; like every custom operator it would drop a tangent silently, so it takes plain tensors only.
 """
 
@@ -72,9 +72,9 @@ def attention_with_tangent(
     q, dq (..., H, N, D), k, dk (..., Hk, M, D), v, dv (..., Hk, M, E), o (..., H, N, E), in any strides; H is a
     multiple of Hk, and query head h reads key head h // (H / Hk). The mask broadcasts to (..., H, N, M): True attends,
     or it is added to S; a row that sees no key gives zeros. `causal`: row i sees the keys 0..i, also where N != M. A
-    tangent that is None is zero. With `o` given, it is returned, and only dO computed. `tf32` rounds the factors of
+    tangent that is None is zero. With `o`, it is returned, and only dO computed. `tf32` rounds the factors of
     float32 products: pass torch.backends.cuda.matmul.allow_tf32 to follow PyTorch's own. All tensors are plain, under
-    no_grad. Raises ValueError where the shapes do not fit each other, or `available` says no.
+    no_grad. Raises ValueError where the shapes do not fit each other, or `available` is false.
     """
     if not available(q, v, tf32=tf32):
         raise ValueError(f"No kernel for {q.dtype} on {q.device}, head dimensions {q.shape[-1]} and {v.shape[-1]}.")
@@ -113,7 +113,7 @@ def _flat_mask(mask: Tensor, lead: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | None) -> None:
-    """The kernel reads by pointers: what does not fit must not reach it."""
+    """Raises ValueError where shapes differ from those of q and v: the kernel, which reads by pointers, cannot."""
     (B, H, N, D), (Hk, M, E) = q.shape, v.shape[1:]
     expected = ((B, H, N, D), (B, Hk, M, D), (B, Hk, M, E), (B, H, N, E))
     if H % Hk:
@@ -131,7 +131,7 @@ def _empty(q: Tensor, width: int) -> Tensor:
     return q.new_empty(B, H, N, width)
 
 
-def _strides(given: Sequence[Tensor | None]) -> tuple[list[int], int]:
+def _strides(tensors: Sequence[Tensor | None]) -> tuple[list[int], int]:
     """Four strides of each tensor, zero along a single entry, and the unit in which all but the last are counted.
 
     Triton learns of an integer whether 16 divides it; 8 are enough to load 16 bytes at a time. The mask keeps the
@@ -139,7 +139,7 @@ def _strides(given: Sequence[Tensor | None]) -> tuple[list[int], int]:
     """
     rows = [
         [0] * 4 if x is None else [n if size > 1 else 0 for n, size in zip(x.stride(), x.shape, strict=True)]
-        for x in given
+        for x in tensors
     ]
     unit = 1 if any(n % 8 for i, row in enumerate(rows) if i != MASK_AT for n in row[:3]) else 8
     for i, row in enumerate(rows):
@@ -170,9 +170,9 @@ def _launch(
     if mask is not None:
         mode = 1 if mask.dtype == torch.bool else 2
         mask = (mask.view(torch.uint8) if mode == 1 else mask).expand(B, H, N, M)
-    given = (q, k, v, dq, dk, dv, mask, out, dO)
-    tensors = [q if x is None else x for x in given]
-    strides, unit = _strides(given)
+    optional = (q, k, v, dq, dk, dv, mask, out, dO)
+    tensors = [q if x is None else x for x in optional]
+    strides, unit = _strides(optional)
     with torch.cuda.device_of(q):
         _kernel().launch(
             *(*tensors, scale, H, H // Hk, N, M, *strides),
@@ -226,7 +226,7 @@ def attention_tangent(
     scale: float,
     tf32: bool,  # noqa: FBT001
 ) -> Tensor:
-    """dO (B, H, N, E) alone, O (B, H, N, E) being known."""
+    """dO (B, H, N, E) alone, from a known O (B, H, N, E)."""
     return _launch(q, k, v, dq, dk, dv, o, mask, causal, scale, tf32)[1]
 
 

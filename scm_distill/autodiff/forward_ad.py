@@ -1,7 +1,7 @@
-"""dF/dt: an exact Jacobian-vector product by forward-mode AD, and central differences to check it.
+"""Exact Jacobian-vector products by forward-mode AD.
 
-Dual numbers, not torch.func.jvp: they also pass DDP and FSDP2. A TorchFunctionMode replaces, inside the tangent pass
-only, the functions whose own forward derivative is missing or wasteful (`rules.py`).
+Dual numbers, not torch.func.jvp, since they also pass DDP and FSDP2. During a tangent pass, and only then, a
+TorchFunctionMode replaces the functions whose own forward derivative is missing or slow (`rules.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from scm_distill.autodiff.rules import RULES
 
 
 class TangentMode(TorchFunctionMode):
-    """Run every torch function through its rule in `RULES`, if it has one."""
+    """A context in which every torch function that has a rule in `RULES` is computed by that rule."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -25,7 +25,7 @@ class TangentMode(TorchFunctionMode):
 
 
 def jvp(f: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return f(*primals) and its derivative along `tangents`, exact, detached, without a reverse graph.
+    """f(*primals) and its derivative along `tangents`, exact, detached, without a reverse graph.
 
     `primals` and `tangents` agree in number, shape and dtype. Raises NotImplementedError where an operator of `f` has
     no forward derivative, RuntimeError where the output does not depend on the inputs.
@@ -39,7 +39,10 @@ def jvp(f: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[
 
 
 class Float64(TorchFunctionMode):
-    """Every float32 that a network asks for by name becomes float64: for checks, whose differences would drown else."""
+    """A context in which float32, where a network names it, means float64.
+
+    For checks by differences of a network that was cast to float64: casts to float32 inside of it would drown them.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None

@@ -2,8 +2,8 @@
 
 PyTorch's forward AD gives every operand a tangent. One that does not move gets zeros, which are then multiplied: a
 third product in Linear, Conv and matmul, and twenty times the time of a LayerNorm or of a product with plain numbers.
-A rule takes the arguments of the function that it stands in for, dual or not. The reverse graph of its primal is the
-function's own; its tangent has none. What no rule covers is left to PyTorch.
+A rule takes the arguments of the function that it replaces, dual or not. The reverse graph of its primal is the
+function's own; its tangent has none. Functions without a rule, and calls that a rule does not cover, are PyTorch's.
 
 x, dx   a primal and its tangent; None is a tangent of zero
 """
@@ -31,7 +31,7 @@ Function = Callable[..., Any]
 
 
 def split(x: Any) -> tuple[Any, Tensor | None]:
-    """Primal and tangent of a dual tensor; a plain value, with None, of anything else."""
+    """The primal and the tangent of a dual tensor; for anything else the value itself and None."""
     if not isinstance(x, Tensor) or isinstance(x, nn.Parameter):  # unpacking a weight would hide from autocast's cache
         return x, None
     primal, tangent = fwAD.unpack_dual(x)
@@ -39,12 +39,12 @@ def split(x: Any) -> tuple[Any, Tensor | None]:
 
 
 def plain(x: Any) -> Any:
-    """`x` cut off from the reverse graph, if it has one."""
+    """`x`, detached if it is a tensor."""
     return x.detach() if isinstance(x, Tensor) else x
 
 
 def dual(y: Tensor, dy: Tensor) -> Tensor:
-    """`y`, with its reverse graph, and the tangent `dy`, of its shape and dtype."""
+    """The dual tensor of `y`, with its reverse graph, and the tangent `dy`, made of its shape and dtype."""
     with torch.no_grad():
         dy = dy.to(y.dtype).expand_as(y)
     made: Tensor = fwAD.make_dual(y, dy)
@@ -71,7 +71,7 @@ def _linear_in_input(function: Function) -> Function:
 
 
 def _product(function: Function) -> Function:
-    """Products of two: d(a b) = da b + a db. Holds for matmul as for mul."""
+    """Products of two, mul as well as matmul: d(a b) = da b + a db."""
 
     def rule(*args: Any, **kwargs: Any) -> Any:
         pairs = [split(x) for x in args]
@@ -89,7 +89,7 @@ def _product(function: Function) -> Function:
 
 
 def _sum(function: Function, sign: int) -> Function:
-    """a + alpha b and a - alpha b."""
+    """a + alpha b (`sign` 1) and a - alpha b (`sign` -1)."""
 
     def rule(*args: Any, **kwargs: Any) -> Any:
         pairs = [split(x) for x in args]
@@ -142,7 +142,7 @@ def _einsum(equation: str, *operands: Any) -> Any:
 
 
 def _added_product(product: Function, function: Function) -> Function:
-    """addmm and baddbmm: beta c + alpha a b."""
+    """addmm and baddbmm: beta c + alpha a b, with `product` for a b."""
 
     def rule(*args: Tensor, beta: float = 1, alpha: float = 1, **kwargs: Any) -> Tensor:
         pairs = [split(x) for x in args]
@@ -256,7 +256,7 @@ def _softmax(function: Function) -> Function:
     return rule
 
 
-def _made() -> dict[Function, Function]:
+def _rules() -> dict[Function, Function]:
     T, F = torch.Tensor, functional
     rules: dict[Function, Function] = {
         F.scaled_dot_product_attention: scaled_dot_product_attention,
@@ -281,4 +281,4 @@ def _made() -> dict[Function, Function]:
     )
 
 
-RULES = _made()
+RULES = _rules()

@@ -1,4 +1,4 @@
-"""The small digit classifier whose features judge digits; `make_digits` trains it, its weights ship."""
+"""A small classifier of digits, whose features measure distances between digits; `make_digits` trained it."""
 
 from pathlib import Path
 

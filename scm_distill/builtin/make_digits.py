@@ -74,7 +74,7 @@ def train(data: Path) -> DDPMPipeline:
 
 
 def classify(data: Path) -> tuple[nn.ModuleDict, float]:
-    """Train the classifier on four fifths of the digits; its accuracy on the last fifth."""
+    """Train the classifier on four fifths of the digits; return it and its accuracy on the last fifth."""
     arrays = np.load(data)
     images = torch.from_numpy(arrays["images"]).float()[:, None] / 127.5 - 1
     labels = torch.from_numpy(arrays["labels"]).long()

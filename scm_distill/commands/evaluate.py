@@ -192,7 +192,7 @@ class _Work:
         self.report.begin("reference", len(share(len(real), self.accelerator)))
         known = reference_features(extractor, real, self.accelerator, self.report.advance)
         self.report.end()
-        notes.append(f"reference: {len(real)} of {real.found} real samples, features {known.origin}")
+        notes.append(f"reference: {len(real)} of {real.total} real samples, features {known.origin}")
         return known.features
 
     def measure(self, them: Sequence[Contender], extractor: Extractor, score: Score | None) -> list[Measurement]:

@@ -6,9 +6,9 @@ Times t are radians; NFE are network function evaluations; distances are Frechet
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Driver = Literal["prompt", "labels", "none"]  # what a pipeline's call is told beside the noise
+from scm_distill.artifacts.export_record import Driver
 
 
 @dataclass(frozen=True)

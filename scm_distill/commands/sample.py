@@ -5,7 +5,9 @@ from typing import Any
 
 from PIL import Image
 
+from scm_distill.artifacts import layout
 from scm_distill.artifacts.claim import claimed
+from scm_distill.artifacts.files import atomically
 from scm_distill.commands import sample_index
 from scm_distill.commands.quiet import quiet
 from scm_distill.data.pictures import grid, picture
@@ -54,7 +56,7 @@ def sample(
         runs["teacher"] = (teacher, teacher.facts.default_steps)
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
-    folder = out or (Path(model) / "samples" if (Path(model) / "config.yaml").is_file() else Path("samples"))
+    folder = out or (Path(model) / layout.PREVIEWS if (Path(model) / layout.RECIPE).is_file() else Path("samples"))
     files = {who: [f"seed-{seed:05d}{'' if who == 'student' else '-' + who}{ending}" for seed in seeds] for who in runs}
     index = sample_index.Index(folder, [name for names in files.values() for name in names])
     index.check(report)
@@ -84,7 +86,8 @@ def sample(
                     sampler.release()
             if make_grid:
                 summary["grid"] = str(folder / "grid.png")
-                _side_by_side([grid(shown, min(len(seeds), COLUMNS)) for shown in sheets]).save(folder / "grid.png")
+                with atomically(folder / "grid.png") as beside:
+                    _side_by_side([grid(shown, min(len(seeds), COLUMNS)) for shown in sheets]).save(beside)
         except KeyboardInterrupt:
             if index.begun:
                 keep.append(True)

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from scm_distill import config
 from scm_distill import report as report_page
-from scm_distill.artifacts import files
+from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
+from scm_distill.artifacts.files import Damaged
 from scm_distill.commands import push
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
@@ -37,7 +39,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
     if resume:
         checkpoint.find(resume, folder)
     push.preflight(recipe)
-    with contextlib.suppress(_Checked), claimed(folder, parts=("samples", "checkpoints")):
+    with contextlib.suppress(_Checked), claimed(folder, parts=(layout.PREVIEWS, layout.CHECKPOINTS)):
         raise _Checked
 
 
@@ -120,39 +122,84 @@ def train(
     SIGTERM save a checkpoint first. Raises UserError for what a user can mend, and Interrupted after a signal.
     """
     folder, recipe = run_folder(recipe, out), read_recipe(recipe, overrides)
-    resume, threads = str(resume) if resume is not None else None, torch.get_num_threads()
-    try:
-        torch.set_num_threads(recipe.train.threads or threads)
-        if int(os.environ.get("RANK", "0")) > 0:  # the main process claims, writes and reports
-            _trained(recipe, folder, resume, Silent())
+    resume, main = str(resume) if resume is not None else None, int(os.environ.get("RANK", "0")) == 0
+    report = report if report and main else Silent()  # the main process claims, writes and reports
+    owned = _claimed(recipe, folder, resume, report) if main else contextlib.nullcontext()
+    with _threads(recipe.train.threads), owned:
+        with _explained(report):
+            made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
+            if main:
+                _note(recipe, folder, report)
+                environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+            try:
+                trained = run.Run(made).train()
+            except BaseException:  # an interrupted or failed run has figures too
+                if main:
+                    _write_report(folder, report)
+                raise
+        if not main:
             return None
-        return _main_process(recipe, folder, resume, report or Silent())
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _main_process(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> TrainResult:
-    """Train, export and push."""
-    _refuse_other_run(folder, resume)
-    for said in push.preflight(recipe):
-        report.say(f"push: {said}")
-    with signals.raised(), claimed(folder, parts=("samples", "checkpoints")) as keep:
         try:
-            trained = _trained(recipe, folder, resume, report)
-        except KeyboardInterrupt:  # what was recorded so far is good
-            keep += [True] * (folder / latents.CONDITIONS).exists()
-            raise
-        finally:
-            keep += [True] * len(checkpoint.steps_in(folder / "checkpoints"))
-            keep += [True] * (folder / latents.FILE).exists()
-        try:
-            exported = bundle.write(trained, folder / "export", report)
+            exported = bundle.write(trained, folder / layout.EXPORT, report)
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
         finally:
             _write_report(folder, report)
-    url, reading = push.publish(recipe, folder, report), trained.loaded.teacher.reading
+    return _result(folder, trained, exported, push.publish(recipe, folder, report))
+
+
+@contextlib.contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    """So many threads of torch; None leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _claimed(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> Iterator[None]:
+    """The run folder is ours; what is new in it goes again on an error, unless there are checkpoints or latents.
+
+    Raises UserError where the folder holds another run, or cannot be written, or the planned push cannot be made.
+    """
+    _refuse_other_run(folder, resume)
+    for said in push.preflight(recipe):
+        report.say(f"push: {said}")
+    with signals.raised(), claimed(folder, parts=(layout.PREVIEWS, layout.CHECKPOINTS)) as keep:
+        try:
+            yield
+        except KeyboardInterrupt:  # what was recorded so far is good
+            keep += [True] * (folder / latents.CONDITIONS).exists()
+            raise
+        finally:
+            keep += [True] * len(checkpoint.steps_in(folder / layout.CHECKPOINTS))
+            keep += [True] * (folder / latents.FILE).exists()
+
+
+@contextlib.contextmanager
+def _explained(report: Reporter) -> Iterator[None]:
+    """Running out of memory becomes a UserError; of a signal it is said what was saved."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:  # of what comes before the student
+        raise UserError(
+            f"Out of memory before training: {one_line(error)}",
+            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
+            code=1,
+        ) from error
+    except signals.Interrupted as stop:
+        if stop.saved:
+            report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
+        raise
+
+
+def _result(folder: Path, trained: run.Trained, exported: bundle.Exported, url: str | None) -> TrainResult:
+    """What is told of a run that came to its end."""
+    reading = trained.loaded.teacher.reading
     return TrainResult(
         run=folder,
         export=exported.folder,
@@ -179,42 +226,23 @@ def _check_devices(recipe: config.Recipe, world: int) -> None:
 
 
 def _refuse_other_run(folder: Path, resume: str | None) -> None:
-    if (folder / "config.yaml").exists() and resume is None:
+    if (folder / layout.RECIPE).exists() and resume is None:
         raise UserError(
             f"{folder} holds a run already.", "Continue it with --resume auto, or choose another folder with -o."
         )
 
 
-def _trained(recipe: config.Recipe, folder: Path, resume: str | None, report: Reporter) -> run.Trained:
-    try:
-        start = checkpoint.find(resume, folder) if resume else None
-        made = setup.build(recipe, folder, start, report)
-        if made.accelerator.is_main_process:
-            _note(recipe, folder, report)
-            environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
-        try:
-            return run.Run(made).train()
-        except BaseException:  # an interrupted or failed run has figures too
-            if made.accelerator.is_main_process:
-                _write_report(folder, report)
-            raise
-    except torch.OutOfMemoryError as error:  # of what comes before the student
-        raise UserError(
-            f"Out of memory before training: {one_line(error)}",
-            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
-            code=1,
-        ) from error
-    except signals.Interrupted as stop:
-        if stop.saved:
-            report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")
-        raise
-
-
 def _note(recipe: config.Recipe, folder: Path, report: Reporter) -> None:
-    """Write config.yaml; say which settings differ from the run's earlier ones."""
-    path = folder / "config.yaml"
-    if path.exists() and (changed := config.differences(config.read(str(path)), recipe)):
-        report.say("settings changed since this run began: " + ", ".join(changed))
+    """Write config.yaml; say which settings differ from the run's earlier ones. Raises UserError for a folder there."""
+    path = folder / layout.RECIPE
+    if path.is_dir():
+        raise Damaged(path, "is a folder, not a file", "Move it away.")
+    if path.exists():
+        try:
+            if changed := config.differences(config.read(str(path)), recipe):
+                report.say("settings changed since this run began: " + ", ".join(changed))
+        except UserError as error:
+            report.say(f"{error.problem} It is written anew.")
     files.write_text(path, config.dump(recipe))
 
 

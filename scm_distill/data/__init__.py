@@ -1,5 +1,5 @@
-"""Files on disk become batches x_0 (B, ...) with ids (B,) of their conditions."""
+"""Reads files on disk, and makes batches of them: x_0 (B, ...) and the ids (B,) of their conditions."""
 
-from scm_distill.data.images import Data, Images, batches, open_images
+from scm_distill.data.images import Data, Images, open_images
 
-__all__ = ["Data", "Images", "batches", "open_images"]
+__all__ = ["Data", "Images", "open_images"]

@@ -1,10 +1,6 @@
-"""A folder of images (class sub-folders) or an .npz of arrays, resized to cover and cropped to the teacher's size.
+"""Images of a folder (class sub-folders) or of an .npz, resized to cover and cropped to the teacher's size."""
 
-Which images a step sees is a function of (seed, step) alone, so that a resumed run needs no state of the loader.
-"""
-
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,37 +8,39 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
 from scm_distill import builtin
 from scm_distill.errors import UserError, one_line
 
 
 class Data(Protocol):
-    """A sized set; `__getitems__` returns x_0 (B, ...) and the ids (B,) of their conditions, -1 where unknown.
+    """N samples, read by their indices, each with the id of its condition.
 
-    `groups` (N,) says which samples may share a batch; None: all may.
+    `groups` (N,) are numbers: samples of one number may share a batch. None: all may.
     """
 
     groups: Tensor | None
 
     def __len__(self) -> int:
-        """How many."""
+        """The number of samples, N."""
         ...
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The samples of these indices, and their ids."""
+        """x_0 (B, ...) of these indices, and the ids (B,) of their conditions, -1 where unknown. Raises UserError."""
         ...
 
 
 class Images(Data, Protocol):
     """Images (B, C, H, W) in [-1, 1]; their ids are class labels."""
 
-    classes: int
+    classes: int  # how many there are; 0 without labels
 
 
 def open_images(source: str, shape: tuple[int, int, int]) -> Images:
-    """Open a folder, an .npz file or `builtin:NAME`. Raises UserError when there is nothing fit to read."""
+    """The images of a folder, an .npz file or `builtin:NAME`, each of `shape` (C, H, W).
+
+    Raises UserError where there are none, or the first one is damaged.
+    """
     path = builtin.path(source) or Path(source).expanduser()
     if path.is_dir():
         return Folder(path, shape)
@@ -68,7 +66,7 @@ def to_tensor(image: Image.Image, shape: tuple[int, int, int]) -> Tensor:
 
 
 class Arrays:
-    """`images` (N, H, W) or (N, H, W, C) uint8 and optional `labels` (N,) of an .npz; held in memory."""
+    """The arrays `images` (N, H, W) or (N, H, W, C) uint8 and, optionally, `labels` (N,) of an .npz, kept in memory."""
 
     groups: Tensor | None = None
 
@@ -119,7 +117,7 @@ class Folder:
         self.classes = len(names)
         numbered = all(name.isdigit() for name in names)
         order = sorted(range(len(names)), key=lambda i: int(names[i]) if numbered else i)
-        self.label_of = {name: label for label, name in enumerate(order)}  # of the index that `datasets` gave
+        self.label_of = {index: label for label, index in enumerate(order)}  # from the index of `datasets`
         self.__getitems__([0])  # a damaged first image shows now, not in step 1
 
     def __len__(self) -> int:
@@ -132,52 +130,3 @@ class Folder:
         except (UnidentifiedImageError, OSError) as error:
             raise UserError(f"An image in {self.path} cannot be decoded: {error}.", "Remove or mend it.") from error
         return x_0, torch.tensor([self.label_of.get(label, -1) for label in rows.get("label", [-1] * len(x_0))])
-
-
-class _Order(Sampler[list[int]]):
-    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on.
-
-    With groups, a step stays in the group of its first sample: the others give way to members of that group, whatever
-    the number of processes.
-    """
-
-    def __init__(self, data: Data, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
-        self.size, self.batch, self.micro, self.rank, self.world = len(data), batch, micro, rank, world
-        self.seed, self.first, self.groups = seed, first, data.groups
-        self.epoch = lru_cache(2)(self._epoch)
-
-    def _epoch(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.size, generator=generator)
-
-    def _at(self, position: int) -> int:
-        return int(self.epoch(position // self.size)[position % self.size])
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.first
-        while True:
-            share = range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
-            indices = [self._at(position) for position in share]
-            if self.groups is not None:
-                group = self.groups[self._at(step * self.batch)]
-                members = (self.groups == group).nonzero().flatten()
-                others = [int(members[position * 2_654_435_761 % len(members)]) for position in share]
-                indices = [i if self.groups[i] == group else o for i, o in zip(indices, others, strict=True)]
-            for i in range(0, len(indices), self.micro):
-                yield indices[i : i + self.micro]
-            step += 1
-
-
-def _as_it_is(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return pair
-
-
-def batches(
-    images: Data, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless micro-batches (x_0, labels) of optimizer steps `first`, `first` + 1, ...
-
-    `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
-    """
-    order = _Order(images, batch, micro, rank, world, seed, first)
-    return iter(DataLoader(images, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Captioned folders of images, clips and sounds, as the arrays that a teacher's VAE encodes.
+"""Finds images, clips and sounds with captions or classes in a folder, and reads them as a teacher's VAE takes them.
 
 A caption lies beside its file (cat.png, cat.txt), or in metadata.jsonl as {"file_name": ..., "text": ...}.
 """
@@ -23,25 +23,25 @@ SOUNDS = (".wav",)
 
 @dataclass(frozen=True)
 class Media:
-    """Files of one kind under a folder; `captions` is one text a file, None where the folder has none.
-
-    `classes` are the names of the sub-folders, and `labels` an index into them a file.
-    """
+    """The files of one kind under a folder, sorted by path."""
 
     files: list[Path]
-    captions: list[str] | None
-    classes: list[str]
-    labels: list[int]
+    captions: list[str] | None  # of each file; None where none has one
+    classes: list[str]  # names of sub-folders, sorted by number where all are numbers
+    labels: list[int]  # of each file, the index of its class; -1 for a file in the folder itself
 
 
 def find(folder: Path, suffixes: tuple[str, ...]) -> Media:
-    """The files of a folder and its sub-folders. Raises UserError where there are none, or only some have captions."""
+    """The files of a folder and its sub-folders with these endings.
+
+    Raises UserError where there are none, or only some have captions.
+    """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     if not files:
         raise UserError(f"{folder} holds no file of {', '.join(suffixes)}.", "Check data.source.")
-    told = _metadata(folder)
+    listed = _metadata(folder)
     names = [str(file.relative_to(folder)) for file in files]
-    texts = [told[name] if name in told else _beside(file) for name, file in zip(names, files, strict=True)]
+    texts = [listed[name] if name in listed else _caption(file) for name, file in zip(names, files, strict=True)]
     missing = [file for file, text in zip(files, texts, strict=True) if text is None]
     if missing and len(missing) < len(files):
         raise UserError(f"{missing[0]} has no caption, but others have.", "Write one, or remove the file.")
@@ -53,6 +53,7 @@ def find(folder: Path, suffixes: tuple[str, ...]) -> Media:
 
 
 def _metadata(folder: Path) -> dict[str, str]:
+    """The captions in a folder's metadata.jsonl, by relative path; empty without one. Raises UserError."""
     path = folder / "metadata.jsonl"
     if not path.is_file():
         return {}
@@ -67,7 +68,8 @@ def _metadata(folder: Path) -> dict[str, str]:
         ) from error
 
 
-def _beside(file: Path) -> str | None:
+def _caption(file: Path) -> str | None:
+    """The text of the .txt beside a file; None without one. Raises UserError."""
     path = file.with_suffix(".txt")
     try:
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
@@ -76,7 +78,7 @@ def _beside(file: Path) -> str | None:
 
 
 def read_prompts(source: str) -> list[str]:
-    """The lines of a text file. Raises UserError where there are none."""
+    """The lines of a text file that are not empty. Raises UserError where there are none, or it cannot be read."""
     path = Path(source).expanduser()
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -90,7 +92,7 @@ def read_prompts(source: str) -> list[str]:
 
 
 def image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """(C, H, W) in [-1, 1]. Raises UserError where it cannot be decoded."""
+    """An image file as `shape` (C, H, W) in [-1, 1]. Raises UserError where it cannot be decoded."""
     try:
         with Image.open(file) as picture:
             return to_tensor(picture, (shape[0], shape[1], shape[2]))
@@ -99,7 +101,7 @@ def image(file: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def clip(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """(C, F, H, W) in [-1, 1], the first F frames. Raises UserError where there are fewer."""
+    """The first F frames of a clip as `shape` (C, F, H, W) in [-1, 1]. Raises UserError where there are fewer."""
     channels, count, height, width = shape
     try:
         if file.suffix.lower() in (".gif", ".webp"):
@@ -119,23 +121,27 @@ def clip(file: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def sound(file: Path, shape: tuple[int, ...], rate: int) -> Tensor:
-    """(C, T) in [-1, 1] of a PCM .wav, its beginning. Raises UserError where rate or length do not fit."""
+    """The beginning of a PCM .wav of `rate` Hz as `shape` (C, T) in [-1, 1].
+
+    Raises UserError where its rate is another, or it is shorter.
+    """
     channels, length = shape
     try:
         with wave.open(str(file)) as reader:
-            width, found, held = reader.getsampwidth(), reader.getframerate(), reader.getnchannels()
+            width, own_rate, own_channels = reader.getsampwidth(), reader.getframerate(), reader.getnchannels()
             raw = reader.readframes(length)
-            if len(raw) % (width * held):
+            if len(raw) % (width * own_channels):
                 raise EOFError("it ends within a sample")
     except Exception as error:  # as above
         raise UserError(f"{file} cannot be decoded: {error}.", "Give PCM .wav files.") from error
-    if found != rate or width not in (2, 4):
+    if own_rate != rate or width not in (2, 4):
         raise UserError(
-            f"{file} has {found} Hz and {8 * width} bits, and the teacher wants {rate} Hz, 16 or 32 bits.",
+            f"{file} has {own_rate} Hz and {8 * width} bits, and the teacher wants {rate} Hz, 16 or 32 bits.",
             f"Convert it, for example: ffmpeg -i {file.name} -ar {rate} -sample_fmt s16 out.wav",
         )
-    samples = np.frombuffer(raw, np.int16 if width == 2 else np.int32).reshape(-1, held).T / 2.0 ** (8 * width - 1)
+    integers = np.frombuffer(raw, np.int16 if width == 2 else np.int32).reshape(-1, own_channels)
+    samples = integers.T / 2.0 ** (8 * width - 1)
     if samples.shape[1] < length:
         raise UserError(f"{file} lasts {samples.shape[1]} samples, and the teacher's sounds {length}.", "Remove it.")
-    both = samples[:channels] if held >= channels else samples[:1].repeat(channels, 0)
-    return torch.from_numpy(np.ascontiguousarray(both, np.float32))
+    fitting = samples[:channels] if own_channels >= channels else samples[:1].repeat(channels, 0)
+    return torch.from_numpy(np.ascontiguousarray(fitting, np.float32))

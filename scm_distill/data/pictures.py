@@ -1,4 +1,8 @@
-"""Samples become images and grids: pixels (N, C, H, W) in [-1, 1], and what a pipeline returns for one sample."""
+"""Turns samples into images and grids to look at.
+
+A sample is what a pipeline returns for one: a PIL image, the frames of a clip (PIL images, or an array (F, H, W, C) in
+[0, 1]), or a sound (T,), (C, T) or (T, C).
+"""
 
 from typing import Any
 
@@ -12,7 +16,7 @@ FRAME, FRAME_COLOR = 2, (64, 64, 64)  # pixels around each picture of a grid
 
 
 def to_images(x_0: Tensor) -> list[Image.Image]:
-    """One 8-bit image per sample."""
+    """Pixels (N, C, H, W) in [-1, 1], C = 1 or 3, as N 8-bit images."""
     pixels = ((x_0.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image) for image in pixels]
 

@@ -39,7 +39,7 @@ def folder() -> Path:
 
 def key_of(extractor: Extractor, reference: Reference) -> str:
     """What the features depend on."""
-    made = [VERSION, reference.identity, extractor.identity, extractor.settings]
+    made = [VERSION, reference.identity, extractor.identity.model_dump(), extractor.settings]
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Networks that turn samples into features, on which distances are taken; each with what identifies it in a report."""
+"""Opens the networks that turn samples into features, between which distances are measured."""
 
 import io
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from scm_distill.artifacts.evaluation_record import ExtractorIdentity
 from scm_distill.artifacts.files import sha256_of
 from scm_distill.builtin import classifier
 from scm_distill.errors import UserError, one_line
@@ -36,8 +37,8 @@ def open_extractor(
     if modality not in MODALITIES:
         raise ValueError(f"no modality {modality!r}")
     if spec == "blocks":
-        what = "means and standard deviations in blocks of the pixels" if modality != "audio" else "the same of sound"
-        identity = _identity("blocks", None, "none", what)
+        text = "means and standard deviations in blocks of the pixels" if modality != "audio" else "the same of sound"
+        identity = _identity("blocks", None, "none", text)
         return Extractor(identity, as_tensor, block_features, device)
     kind, _, path = spec.partition(":")
     if kind in ("digits", "inception"):
@@ -51,11 +52,12 @@ def open_extractor(
     return open_pretrained(spec, device, modality, revision=revision, rate=rate)
 
 
-def _identity(name: str, sha256: str | None, resize: str, what: str) -> dict[str, str | None]:
-    return {"name": name, "id": name, "sha256": sha256, "revision": None, "resize": resize, "features": what}
+def _identity(name: str, sha256: str | None, resize: str, features: str) -> ExtractorIdentity:
+    return ExtractorIdentity(name=name, id=name, sha256=sha256, revision=None, resize=resize, features=features)
 
 
 def _digits(device: torch.device) -> Extractor:
+    """The packaged classifier of handwritten digits, 8x8, without its last layer."""
     body = classifier.trained()["body"].to(device)
     size = (classifier.SIZE, classifier.SIZE)
 
@@ -69,7 +71,10 @@ def _digits(device: torch.device) -> Extractor:
 
 
 def _inception(path: str | None, device: torch.device) -> Extractor:
-    """The InceptionV3 of the FID's authors, converted by torch-fidelity, as torchmetrics runs it."""
+    """The InceptionV3 of the FID's authors, converted by torch-fidelity, as torchmetrics runs it.
+
+    Raises UserError where packages are missing, or weights that cannot be loaded.
+    """
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 

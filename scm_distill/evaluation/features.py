@@ -1,31 +1,30 @@
-"""Features of samples: a network, what identifies it in a report, and how it is applied."""
+"""Features of samples: the network that computes them, what identifies it, and how it is applied."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from scm_distill.artifacts.evaluation_record import ExtractorIdentity
+
 
 @dataclass(frozen=True)
 class Extractor:
-    """`prepare` makes the input of one sample, `net` the features (B, D) of a batch of them.
+    """A network that turns samples into features; a sample is what a pipeline returns for one, see inputs.py."""
 
-    `identity` goes into reports: name, id, sha256 (of the weights), revision, resize, features. `settings` is what
-    else the features depend on, for the cache.
-    """
-
-    identity: dict[str, str | None]
-    prepare: Callable[[Any], Tensor]
-    net: Callable[[Tensor], Tensor]
+    identity: ExtractorIdentity  # for people
+    prepare: Callable[[Any], Tensor]  # from one sample to the network's input
+    net: Callable[[Tensor], Tensor]  # from a batch of inputs to features (B, D)
     device: torch.device
-    settings: str = ""
-    batch: int = field(default=64, kw_only=True)
+    settings: str = ""  # what else the features depend on, for the cache's key
+    batch: int = field(default=64, kw_only=True)  # samples at a time
 
     @torch.no_grad()
     def __call__(self, samples: Sequence[Any]) -> Tensor:
-        """Features (N, D), float32, on the CPU. Raises ValueError where samples of one batch differ in size."""
+        """Features (N, D), float32, on the CPU. Raises ValueError where the samples differ in size."""
         inputs = [self.prepare(sample) for sample in samples]
         if len({x.shape for x in inputs}) > 1:
             raise ValueError(f"samples of different sizes: {sorted({tuple(x.shape) for x in inputs})}")
@@ -33,25 +32,17 @@ class Extractor:
 
 
 def features(extractor: Extractor, samples: Iterable[Any], progress: Callable[[int], None] | None = None) -> Tensor:
-    """Features (N, D) of samples, one batch in memory at a time; `progress` hears how many are done."""
-    rows: list[Tensor] = []
-    waiting: list[Any] = []
-    done = 0
+    """Features (N, D) of samples, read batch by batch; `progress` is called with the number that are done.
 
-    def work() -> None:
-        nonlocal done
-        rows.append(extractor(waiting))
-        done += len(waiting)
-        waiting.clear()
+    Raises ValueError where there are none.
+    """
+    batches: list[Tensor] = []
+    iterator, done = iter(samples), 0
+    while batch := list(islice(iterator, extractor.batch)):
+        batches.append(extractor(batch))
+        done += len(batch)
         if progress:
             progress(done)
-
-    for sample in samples:
-        waiting.append(sample)
-        if len(waiting) == extractor.batch:
-            work()
-    if waiting:
-        work()
-    if not rows:
+    if not batches:
         raise ValueError("no samples")
-    return torch.cat(rows)
+    return torch.cat(batches)

@@ -1,4 +1,4 @@
-"""What a pipeline returns for one sample, as the input of a network that judges it.
+"""Turns what a pipeline returns for one sample into the input of a feature extractor.
 
 A sample is a PIL image, the frames of a clip (PIL images, or an array (F, H, W, C)), or a sound (T,), (C, T) or (T, C).
 """
@@ -20,7 +20,7 @@ ZEROS, ROLLOFF = 24, 0.99  # of the resampling filter: half its width in zero cr
 
 
 def as_tensor(sample: Any) -> Tensor:
-    """An image (C, H, W) or a clip (C, F, H, W) in [-1, 1]; a sound (C, T)."""
+    """A sample as a tensor: an image (C, H, W) or a clip (C, F, H, W) in [-1, 1], a sound (C, T)."""
     if isinstance(sample, Image.Image):
         pixels = torch.from_numpy(np.array(sample, dtype=np.float32)).reshape(sample.height, sample.width, -1)
         return pixels.permute(2, 0, 1) / 127.5 - 1
@@ -30,10 +30,7 @@ def as_tensor(sample: Any) -> Tensor:
 
 
 def squared_errors(samples: Iterable[Any], reference: Iterable[Any]) -> Tensor:
-    """Mean squared difference of each sample from the teacher's of the same noise, (N,), float64, as in `as_tensor`.
-
-    The distance to the teacher's endpoint is the root of their mean.
-    """
+    """The mean squared difference of each of N samples from its `reference`, as tensors; (N,), float64."""
     pairs = zip(samples, reference, strict=True)
     return torch.stack([(as_tensor(a).double() - as_tensor(b).double()).square().mean() for a, b in pairs])
 
@@ -51,12 +48,12 @@ class Resize:
 
     @property
     def rule(self) -> str:
-        """In words."""
+        """The rule in words, for reports."""
         side = f"shortest side {self.fit[0]}" if self.fit[0] == self.fit[1] else f"to cover {self.fit[0]}x{self.fit[1]}"
         return f"PIL bicubic (antialiased), {side}, centre crop {self.crop[0]}x{self.crop[1]}"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """(3, H, W)."""
+        """The image as (3, H, W), of the height and width of `crop`."""
         image, (height, width) = image.convert("RGB"), self.crop
         ratio = max(self.fit[0] / image.height, self.fit[1] / image.width)
         size = (int(image.width * ratio + 1e-6), int(image.height * ratio + 1e-6))
@@ -69,7 +66,7 @@ class Resize:
 
 
 def resize_of(settings: Mapping[str, Any]) -> Resize:
-    """Read a preprocessor_config.json of transformers. Raises KeyError or TypeError where it has no size."""
+    """The rule in a preprocessor_config.json of transformers. Raises KeyError or TypeError where it has no size."""
     size = _height_width(settings["size"])
     crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
     normal = settings.get("do_normalize", True)
@@ -83,7 +80,7 @@ def resize_of(settings: Mapping[str, Any]) -> Resize:
     )
 
 
-def _height_width(size: Any) -> tuple[int, int]:
+def _height_width(size: int | Mapping[str, int]) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     if "shortest_edge" in size:
@@ -97,9 +94,9 @@ def spread(sample: Any, count: int) -> Sequence[Image.Image]:
     return [shown[i] for i in torch.linspace(0, len(shown) - 1, count).round().int().tolist()]
 
 
-def mono(sample: Any, rate: int, wanted: int) -> Tensor:
-    """A sound of `rate` Hz as one channel (T,) of `wanted` Hz."""
-    return resample(as_tensor(sample).mean(0, keepdim=True), rate, wanted)[0]
+def mono(sample: Any, rate: int, new_rate: int) -> Tensor:
+    """A sound of `rate` Hz as one channel (T,) of `new_rate` Hz."""
+    return resample(as_tensor(sample).mean(0, keepdim=True), rate, new_rate)[0]
 
 
 def resample(x: Tensor, old: int, new: int) -> Tensor:

@@ -94,8 +94,8 @@ def kid(
     for _ in range(subsets):
         i, j = (torch.randperm(len(x), generator=generator)[:size].to(x.device) for x in (a, b))
         values.append(mmd(a[i], b[j], device))
-    found = torch.tensor(values, dtype=torch.float64)
-    return float(found.mean()), float(found.std(correction=0))
+    estimates = torch.tensor(values, dtype=torch.float64)
+    return float(estimates.mean()), float(estimates.std(correction=0))
 
 
 def recall(real: Tensor, fake: Tensor, k: int = 3, device: Device = None) -> float:
@@ -119,7 +119,7 @@ def precision(real: Tensor, fake: Tensor, k: int = 3, device: Device = None) -> 
 
 
 def diversity(a: Tensor, device: Device = None) -> float:
-    """Mean distance between two different samples; divide by that of real ones to read it."""
+    """The mean distance between two different rows of a (N, D); only its ratio to that of real samples means much."""
     n = len(a)
     if n < 2:
         raise ValueError(f"{n} samples have no pairs")
@@ -138,7 +138,7 @@ def clip_score(image: Tensor, text: Tensor) -> Tensor:
 
 
 def block_features(x: Tensor) -> Tensor:
-    """Mean and contrast of blocks, (N, D): what an extractor-free Frechet distance is taken on.
+    """Mean and contrast of blocks of x, (N, D): features without a network, for a Frechet distance.
 
     The means see the layout, the contrasts (the standard deviation within each block) see noise and blur. Images and
     image latents (N, C, H, W) have 8 x 8 blocks, clips 4 x 4 x 4, sequences of tokens or sound (the smaller of the two

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from scm_distill.artifacts.evaluation_record import ExtractorIdentity
 from scm_distill.artifacts.files import sha256_of
 from scm_distill.data.pictures import frames
 from scm_distill.errors import UserError, one_line
@@ -22,15 +23,16 @@ CLASS_TOKENS = ("cls_token", "class_embedding")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model in evaluation mode, the folder it came from, and what a report says of it."""
+    """A model in evaluation mode, on its device."""
 
     model: Any
-    folder: Path
-    identity: dict[str, str | None]
+    folder: Path  # that it was loaded from
+    identity: ExtractorIdentity  # without resize and features
     has_pooler: bool  # False where the checkpoint has no weights for the pooler that the class would make
 
 
 def _load(spec: str, device: torch.device, revision: str | None) -> _Loaded:
+    """A transformers model by local folder or Hub id, from safetensors alone. Raises UserError."""
     from transformers import AutoModel
 
     folder, name, commit = _folder(spec, revision)
@@ -51,13 +53,13 @@ def _load(spec: str, device: torch.device, revision: str | None) -> _Loaded:
             f"The extractor {spec} lacks weights of its {type(model).__name__}, such as {missing[0]}.",
             "Give the complete model.",
         )
-    identity = {"name": type(model).__name__, "id": name, "sha256": sha256_of(*weights), "revision": commit}
+    identity = ExtractorIdentity(name=type(model).__name__, id=name, sha256=sha256_of(*weights), revision=commit)
     model = model.to(device, torch.float32).eval().requires_grad_(False)
     return _Loaded(model, folder, identity, not info["missing_keys"])
 
 
 def _folder(spec: str, revision: str | None) -> tuple[Path, str, str | None]:
-    """The local folder, its name without a path, and the commit of a Hub id."""
+    """The folder of `spec`, downloaded for a Hub id; its name without a path, or the id; and the id's commit."""
     path = Path(spec).expanduser()
     if path.is_dir():
         return path, path.resolve().name, None
@@ -87,7 +89,7 @@ def _failure(spec: str, error: Exception) -> UserError:
 
 
 def _settings(loaded: _Loaded, spec: str) -> dict[str, Any]:
-    """The preprocessor's configuration: the image processors themselves may want torchvision."""
+    """The preprocessor's configuration, as a file holds it: the image processors themselves may need torchvision."""
     from transformers import ImageProcessingMixin
 
     try:
@@ -99,7 +101,7 @@ def _settings(loaded: _Loaded, spec: str) -> dict[str, Any]:
 
 
 def _kind(model: Any) -> str:
-    """The modality that a model is for; raises ValueError where it is for none of them."""
+    """The modality that a model is made for. Raises ValueError where it is none of ours."""
     if hasattr(model, "get_audio_features") or model.main_input_name in ("input_values", "input_features"):
         return "audio"
     if getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None):
@@ -112,7 +114,10 @@ def _kind(model: Any) -> str:
 def open_pretrained(
     spec: str, device: torch.device, modality: str, *, revision: str | None, rate: int | None
 ) -> Extractor:
-    """Open a local folder or Hub id, and try it on one empty sample. Raises UserError."""
+    """An extractor of a local folder or Hub id, tried on one empty sample. Raises UserError.
+
+    `rate` are the samples a second of the sounds to come; the other parameters are as in `open_extractor`.
+    """
     loaded = _load(spec, device, revision)
     model = loaded.model
     try:
@@ -123,7 +128,7 @@ def open_pretrained(
             empty = {"image": black, "video": [black], "audio": torch.zeros(rate or 1)}[kind]
             example = prepare(empty)[None].to(device)
             with torch.no_grad():
-                net, what = _pooled(loaded, example)
+                net, output = _pooled(loaded, example)
                 dim = net(example).shape[1]
     except UserError:
         raise
@@ -134,14 +139,14 @@ def open_pretrained(
             f"The extractor {spec} is a model of {kind}, and the samples are {modality}.",
             f"Give --extractor a model of {modality}, or blocks.",
         )
-    identity = {**loaded.identity, "resize": resize, "features": f"{what}, {dim}"}
+    identity = loaded.identity.model_copy(update={"resize": resize, "features": f"{output}, {dim}"})
     return Extractor(identity, prepare, net, device, settings, batch=64 if kind == "image" else 8)
 
 
 def _preparation(
     loaded: _Loaded, spec: str, modality: str, rate: int | None
 ) -> tuple[Callable[[Any], Tensor], str, str]:
-    """From one sample to the model's input, the rule in words, and all the settings that matter."""
+    """A function from one sample to the model's input, the same in words, and all its settings, for the cache's key."""
     if modality == "audio":
         return _sounds(loaded, rate)
     resize = resize_of(_settings(loaded, spec))
@@ -154,26 +159,27 @@ def _preparation(
 
 
 def _sounds(loaded: _Loaded, rate: int | None) -> tuple[Callable[[Any], Tensor], str, str]:
+    """As `_preparation`, for sounds of `rate` samples a second."""
     from transformers import AutoFeatureExtractor
 
     if rate is None:
         raise ValueError("sounds need their rate")
     extractor = AutoFeatureExtractor.from_pretrained(loaded.folder)
-    wanted = int(extractor.sampling_rate)
+    own_rate = int(extractor.sampling_rate)
     most = getattr(extractor, "nb_max_samples", None)  # CLAP would cut longer ones at random
 
     def prepare(sample: Any) -> Tensor:
-        wave = mono(sample, rate, wanted)[:most].numpy()
-        made = extractor(wave, sampling_rate=wanted, return_tensors="pt")
-        return torch.as_tensor(made["input_values" if "input_values" in made else "input_features"][0])
+        wave = mono(sample, rate, own_rate)[:most].numpy()
+        inputs = extractor(wave, sampling_rate=own_rate, return_tensors="pt")
+        return torch.as_tensor(inputs["input_values" if "input_values" in inputs else "input_features"][0])
 
-    how = "as it is" if rate == wanted else f"by windowed sinc from {rate}"
-    cut = f", the first {most / wanted:g} s" if most else ""
-    return prepare, f"mono, {wanted} Hz {how}{cut}", repr(extractor.to_json_string())
+    resampling = "as it is" if rate == own_rate else f"by windowed sinc from {rate}"
+    cut = f", the first {most / own_rate:g} s" if most else ""
+    return prepare, f"mono, {own_rate} Hz {resampling}{cut}", repr(extractor.to_json_string())
 
 
 def _pooled(loaded: _Loaded, example: Tensor) -> tuple[Callable[[Tensor], Tensor], str]:
-    """From a batch of inputs like `example` to one row each, and which output that is."""
+    """A function from a batch of inputs, like `example`, to features (B, D), and which output of the model they are."""
     model = loaded.model
     if hasattr(model, "get_audio_features"):  # CLAP; a sound that is cut to its length is not "longer"
 
@@ -194,18 +200,18 @@ def _pooled(loaded: _Loaded, example: Tensor) -> tuple[Callable[[Tensor], Tensor
 
 
 def _embedding(output: Any) -> Tensor:
-    """Transformers 5 wraps the embedding that 4 returned as it is."""
-    found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return found
+    """The embedding (B, D) in what a CLIP or CLAP model returns: transformers 4 returns it alone, 5 in an object."""
+    embedding: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return embedding
 
 
 @dataclass(frozen=True)
 class ClipScore:
     """How well images, or the frames of clips, fit their prompts, by the two towers of a CLIP model."""
 
-    identity: dict[str, str | None]
+    identity: ExtractorIdentity
     image: Extractor
-    text: Callable[[Sequence[str]], Tensor]
+    text: Callable[[Sequence[str]], Tensor]  # from N prompts to embeddings (N, D)
 
     @torch.no_grad()
     def __call__(self, samples: Sequence[Any], prompts: Sequence[str]) -> Tensor:
@@ -220,7 +226,7 @@ class ClipScore:
 
 
 def open_clip_score(spec: str, device: torch.device | str = "cpu", *, revision: str | None = None) -> ClipScore:
-    """Open a CLIPModel with its tokenizer, a local folder or a Hub id. Raises UserError."""
+    """The CLIP score by a CLIPModel with its tokenizer, a local folder or a Hub id. Raises UserError."""
     from transformers import AutoTokenizer
 
     device = torch.device(device)
@@ -248,6 +254,8 @@ def open_clip_score(spec: str, device: torch.device | str = "cpu", *, revision: 
             rows.append(_embedding(model.get_text_features(**tokens.to(device))).float().cpu())
         return torch.cat(rows)
 
-    identity = {**loaded.identity, "resize": resize.rule, "features": f"prompts cut at {longest} tokens"}
+    identity = loaded.identity.model_copy(
+        update={"resize": resize.rule, "features": f"prompts cut at {longest} tokens"}
+    )
     net, _ = _pooled(loaded, torch.empty(0))
     return ClipScore(identity, Extractor(identity, resize, net, device, repr(resize)), text)

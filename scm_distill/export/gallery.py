@@ -18,9 +18,9 @@ from scm_distill.sampling.backends import Facts, PipelineBackend, PixelBackend
 from scm_distill.teachers import Teacher
 from scm_distill.training.run import Trained
 
-PIXELS, TRACED = 8, 4  # pictures; a decoder is slow
-ENOUGH = 300.0  # seconds, after which no further one is begun: on a CPU a clip may take as long
-SMALLEST = 128  # pixels: smaller pictures are magnified, by whole factors
+OF_PIXELS, OF_LATENTS = 8, 4  # samples; a decoder is slow
+TIME_LIMIT = 300.0  # seconds, after which no further sample is begun: on a CPU a clip may take as long
+SMALLEST = 128  # pixels along a side: smaller pictures are magnified, by whole factors
 
 
 @torch.no_grad()
@@ -35,8 +35,8 @@ def write(folder: Path, trained: Trained, call: Arguments, report: Reporter) -> 
     if teacher.reading is None:
         student = pixel_student.load(str(folder))
         pixels = PixelBackend(student.pipeline, student)
-        conditions = [None if teacher.classes is None else i % teacher.classes for i in range(PIXELS)]
-        facts, samples = pixels.facts, pixels.draw_batch(range(PIXELS), conditions, 2)
+        conditions = [None if teacher.classes is None else i % teacher.classes for i in range(OF_PIXELS)]
+        facts, samples = pixels.facts, pixels.draw_batch(range(OF_PIXELS), conditions, 2)
     else:
         conditions = _spread(teacher, trained.data.prompts)
         facts, samples = _traced(folder, teacher, conditions, call, report)
@@ -51,18 +51,18 @@ def write(folder: Path, trained: Trained, call: Arguments, report: Reporter) -> 
 
 
 def _spread(teacher: Teacher, recorded: list[Any]) -> list[Any]:
-    """Recorded prompts or classes, from all of them."""
+    """OF_LATENTS of the recorded prompts or classes, or fewer, evenly spaced; None for each where there are none."""
     assert teacher.reading is not None
     if teacher.reading.stock.driver == "none":
-        return [None] * TRACED
-    n = min(TRACED, len(recorded))
+        return [None] * OF_LATENTS
+    n = min(OF_LATENTS, len(recorded))
     return [recorded[i * len(recorded) // n] for i in range(n)]
 
 
 def _traced(
     folder: Path, teacher: Teacher, conditions: list[Any], call: Arguments, report: Reporter
 ) -> tuple[Facts, list[Any]]:
-    """What the pipeline returns, one by one, as far as there is time."""
+    """What the reloaded pipeline returns for each condition, one call each, as far as TIME_LIMIT allows."""
     assert teacher.reading is not None
     if teacher.reading.modality != "audio":
         call = {name: value for name, value in call.items() if name != "output_type"}  # PIL
@@ -71,7 +71,7 @@ def _traced(
     begin = time.monotonic()
     for seed, condition in enumerate(conditions):
         samples.append(backend.draw_one(seed, condition, 2))
-        if time.monotonic() - begin > ENOUGH and len(samples) < len(conditions):
+        if time.monotonic() - begin > TIME_LIMIT and len(samples) < len(conditions):
             report.say(f"gallery: {len(samples)} of {len(conditions)} samples, since each takes long on the CPU")
             break
     return backend.facts, samples

@@ -1,4 +1,4 @@
-"""The adapter of a student as the file that stock pipelines load, where the teacher's class loads one.
+"""The adapter of a student as the file that stock pipelines load, where the teacher's class can load one.
 
 `pytorch_lora_weights.safetensors` is written by the class's own `save_lora_weights`, and kept only if the teacher's
 stock pipeline with it, and with the student's scheduler, gives the student's two steps.
@@ -12,10 +12,10 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor
 
 from scm_distill.artifacts.export_record import Adapter, Arguments
+from scm_distill.artifacts.layout import ADAPTER
 from scm_distill.errors import UserError, one_line
 from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
@@ -26,7 +26,6 @@ from scm_distill.teachers import Teacher
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
 
-FILE: str = LORA_WEIGHT_NAME_SAFE
 SAME = 1e-5  # largest relative difference between the teacher with the adapter and the merged student, in float32
 
 
@@ -54,15 +53,15 @@ def write(
         _save(folder, teacher, weights)
         why, found = _compare(folder, trained, merged, best, driven)
         if why is None:
-            report.say(f"adapter: {FILE}; the teacher's stock pipeline with it is the student to {found:.1e}")
-            return adapter.model_copy(update={"file": FILE, "call": driven, "difference": found})
-        (folder / FILE).unlink()
+            report.say(f"adapter: {ADAPTER}; the teacher's stock pipeline with it is the student to {found:.1e}")
+            return adapter.model_copy(update={"file": ADAPTER, "call": driven, "difference": found})
+        (folder / ADAPTER).unlink()
     report.say(f"adapter: only the merged folder is written, since {why}")
     return adapter.model_copy(update={"why": why})
 
 
 def _unguided(teacher: Teacher, call: Arguments) -> Arguments:
-    """What turns guidance off in the teacher's own pipeline, where the student's folder does that by itself."""
+    """The arguments that turn guidance off in the teacher's own pipeline; the student's folder needs none of them."""
     reading = teacher.reading
     if reading is None or "guidance_scale" in call or reading.stock.guided_by != "guidance_scale":
         return {}
@@ -86,22 +85,25 @@ def _missing(teacher: Teacher) -> str | None:
 
 
 def _save(folder: Path, teacher: Teacher, weights: Mapping[str, Tensor]) -> None:
-    """Write FILE with the settings that diffusers reads first: every layer has the scale 1, whatever its rank."""
+    """Write the file of ADAPTER with diffusers' own metadata, by which every layer has the scale 1, whatever its rank.
+
+    `weights` are {layer.lora_A.weight: (r, in), layer.lora_B.weight: (out, r)}.
+    """
     assert teacher.reading is not None
-    ends = ".lora_B.weight"
-    ranks = {name.removesuffix(ends): value.shape[1] for name, value in weights.items() if name.endswith(ends)}
-    most = max(ranks.values(), key=list(ranks.values()).count)
-    others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != most}
+    ending = ".lora_B.weight"
+    ranks = {name.removesuffix(ending): value.shape[1] for name, value in weights.items() if name.endswith(ending)}
+    usual = max(ranks.values(), key=list(ranks.values()).count)
+    others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
     metadata = {
-        "r": most,
-        "lora_alpha": most,
+        "r": usual,
+        "lora_alpha": usual,
         "target_modules": list(ranks),
         "rank_pattern": others,
         "alpha_pattern": others,
     }
-    pipeline, denoiser = type(teacher.reading.stock.pipeline), teacher.reading.stock.denoiser
-    made: Any = pipeline
-    made.save_lora_weights(
+    pipeline: Any = type(teacher.reading.stock.pipeline)
+    denoiser = teacher.reading.stock.denoiser
+    pipeline.save_lora_weights(
         str(folder), **{f"{denoiser}_lora_layers": weights, f"{denoiser}_lora_adapter_metadata": metadata}
     )
 
@@ -109,11 +111,11 @@ def _save(folder: Path, teacher: Teacher, weights: Mapping[str, Tensor]) -> None
 def _compare(
     folder: Path, trained: Trained, merged: Network, best: Grid, call: Mapping[str, Any]
 ) -> tuple[str | None, float]:
-    """Why the teacher's stock pipeline with FILE is not the student, if it is not; and their relative difference."""
+    """Why the teacher's stock pipeline with ADAPTER is not the student, if it is not; and their relative difference."""
     teacher, conditioning = trained.loaded.teacher, trained.data.conditioning
     assert teacher.reading is not None
     stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
-    kind: Any = getattr(diffusers, self_check.saved_scheduler(folder)["_class_name"])
+    kind: Any = getattr(diffusers, str(self_check.saved_scheduler(folder)["_class_name"]))
     pipeline = teacher.source.load(scheduler=kind.from_pretrained(str(folder), subfolder="scheduler"))
     parts = teacher.family.parts()
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
@@ -121,7 +123,7 @@ def _compare(
     ids = conditioning.draw_ids(1, generator(0, "check"))
     driven = stock.arguments(trained.data.prompts[int(ids[0]) :][:1], 2)
     try:
-        pipeline.load_lora_weights(str(folder), weight_name=FILE)
+        pipeline.load_lora_weights(str(folder), weight_name=ADAPTER)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack

@@ -96,7 +96,7 @@ def flow(teacher: Any, grid: Grid, sigma_d: float, *, in_call: bool) -> FlowMatc
 
 def edm(teacher: Any, grid: Grid, clock: EDMClock) -> Any:
     """For an EDM-preconditioned network."""
-    settings: dict[str, Any] = {
+    settings: dict[str, float | int | str] = {
         "sigma_min": clock.sigma_d * math.tan(grid.t_mid),
         "sigma_max": clock.sigma_max,
         "sigma_data": clock.sigma_d,

@@ -1,7 +1,6 @@
 """The self-check of an export: stock diffusers runs the folder, and its two steps are held against the student."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from scm_distill.artifacts import files
+from scm_distill.artifacts.export_record import Arguments
 from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
@@ -22,7 +23,6 @@ from scm_distill.models.network import Network
 from scm_distill.sampling import pixel_student, stock_loop
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.convention import Convention
-from scm_distill.teachers.reading import sample_of
 from scm_distill.teachers.trace import Step, watch
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
@@ -56,17 +56,17 @@ def traced(
     return compare(pipeline, student, times, cond, call, denoiser)
 
 
-def saved_scheduler(folder: Path) -> dict[str, Any]:
-    """The settings of an export's scheduler; nothing where its pipeline saves none."""
+def saved_scheduler(folder: Path) -> dict[str, object]:
+    """The settings of an export's scheduler; empty where its pipeline saves none."""
     path = folder / "scheduler" / "scheduler_config.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return files.read_json(path) if path.is_file() else {}
 
 
 @torch.no_grad()
 def compare(
     pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
 ) -> Checked:
-    """As `traced`, of a stock pipeline at hand."""
+    """As `traced`, with a stock pipeline that is loaded already; `student` computes where its inputs are, the CPU."""
     net = getattr(pipeline, denoiser)
     seen = watch(pipeline, {denoiser: net}, call, steps=2)
     counts = [len(step.calls) for step in seen.steps]
@@ -95,7 +95,7 @@ def repeat(
     sigma_d = student.sigma_d
     t_max, t_mid = (torch.tensor([t], dtype=torch.float64) for t in times)
     start, middle = (native(student.prediction, t, sigma_d) for t in (t_max, t_mid))
-    x_T = sample_of(convention, steps[0].calls[0].arguments).float()
+    x_T = convention.sample(steps[0].calls[0].arguments).float()
     x = x_T / start.rho.to(x_T).reshape(-1, *[1] * (x_T.ndim - 1))
     x_0 = denoise(x, student(x / sigma_d, t_max, cond), t_max.float(), sigma_d)
     first = 0.0
@@ -120,7 +120,7 @@ def repeat(
         F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
         first = max(first, float((x_0_stock - x_0).norm() / x_0.norm()))
-        x_in = sample_of(convention, steps[1].calls[0].arguments).float()
+        x_in = convention.sample(steps[1].calls[0].arguments).float()
         x = x_in / middle.rho.to(x_in).reshape(-1, *[1] * (x_in.ndim - 1))
     return denoise(x, student(x / sigma_d, t_mid, cond), t_mid.float(), sigma_d), first
 
@@ -133,7 +133,7 @@ def alone(student: Network) -> Network:
 
 
 @torch.no_grad()
-def check(folder: Path, student: Network, best: Grid, trained: Trained, call: dict[str, Any]) -> Checked:
+def check(folder: Path, student: Network, best: Grid, trained: Trained, call: Arguments) -> Checked:
     """Stock diffusers on `folder` against the trained student, two steps."""
     teacher, times = trained.loaded.teacher, (best.t_max, best.t_mid)
     if teacher.reading is not None:

@@ -1,9 +1,11 @@
-"""Clocks of continuous families: between TrigFlow time t and the time tau that a flow or EDM network is given.
+"""Clocks: the map between TrigFlow time t and the time tau that a stock network takes as its argument.
 
-`DiscreteSchedule` in maths/schedules.py is the clock of the discrete ones. All are exact, differentiable and float64.
+`FlowClock` and `EDMClock` are continuous, `DiscreteSchedule` is that of a table of steps. All are exact, differentiable
+and float64.
 
+t       TrigFlow time in radians                                         (B,)
+tau     the network's own time: k, where it is the index of a table      (B,)
 s       rectified-flow time in [0, 1]: x_nat = (1 - s) x_0 + s eps       (B,)
-tau     what the network is given                                        (B,)
 unit    the tau of one step; there are about 1000 from t_min to t_max
 """
 
@@ -17,7 +19,7 @@ from scm_distill.maths.interpolation import MonotoneCubic
 
 
 class Clock(Protocol):
-    """Between t and a network's own time."""
+    """The map between t and a network's own time."""
 
     @property
     def t_min(self) -> float:
@@ -26,7 +28,7 @@ class Clock(Protocol):
 
     @property
     def t_max(self) -> float:
-        """The largest."""
+        """The largest t the network knows."""
         ...
 
     @property
@@ -35,20 +37,20 @@ class Clock(Protocol):
         ...
 
     def network_time(self, t: Tensor) -> Tensor:
-        """tau(t), differentiable."""
+        """tau(t) (B,), differentiable."""
         ...
 
     def time(self, k: Tensor) -> Tensor:
-        """t(tau), `network_time` undone, differentiable."""
+        """t(tau) (B,), the inverse of `network_time`, differentiable."""
         ...
 
     def snap(self, t: Tensor) -> Tensor:
-        """The nearest time that the network was trained at."""
+        """The nearest times (B,) that the network was trained at."""
         ...
 
 
 def spaced(clock: Clock, t_max: float, steps: int) -> list[float]:
-    """At most `steps` decreasing times from t_max to t_min, evenly spaced in the network's own time."""
+    """At most `steps` decreasing times in radians from t_max to t_min, evenly spaced in the network's own time."""
     ends = clock.network_time(torch.tensor([t_max, clock.t_min], dtype=torch.float64))
     share = torch.linspace(0, 1, steps, dtype=torch.float64)
     times = clock.snap(clock.time(ends[0] + share * (ends[1] - ends[0])))
@@ -56,9 +58,10 @@ def spaced(clock: Clock, t_max: float, steps: int) -> list[float]:
 
 
 class FlowClock:
-    """tau = slope s + offset, or where `table` (s, tau) is given, its monotone interpolation.
+    """The clock of a flow: tau = slope s + offset, or the monotone interpolation of a `table` (s, tau).
 
-    A negative slope is a network that counts from noise to data. s stays at or above `s_min`, where stock calls end.
+    A negative slope is that of a network whose time counts from noise to data. Times below `s_min` are not used: stock
+    calls end there.
     """
 
     def __init__(
@@ -104,7 +107,10 @@ class FlowClock:
 
 
 class EDMClock:
-    """tau = ln(sigma) / 4 (log) or (2 / pi) arctan(sigma) (arctan), sigma = sigma_d tan t."""
+    """The clock of EDM networks: tau is ln(sigma) / 4 (`kind` log) or (2 / pi) arctan(sigma) (`kind` arctan).
+
+    sigma = sigma_d tan t; `sigma_min` and `sigma_max` are the noise levels between which the network was trained.
+    """
 
     def __init__(self, kind: Literal["log", "arctan"], sigma_d: float, sigma_min: float, sigma_max: float) -> None:
         self.kind, self.sigma_d, self.sigma_min, self.sigma_max = kind, sigma_d, sigma_min, sigma_max
@@ -149,23 +155,23 @@ def flow_time(t: Tensor, sigma_d: float) -> Tensor:
 
 
 def flow_to_t(tau: Tensor, sigma_d: float) -> Tensor:
-    """t = atan2(tau, sigma_d (1 - tau)): `flow_time` undone."""
+    """t = atan2(tau, sigma_d (1 - tau)): the inverse of `flow_time`."""
     tau = tau.double()
     return torch.atan2(tau, sigma_d * (1 - tau))
 
 
 def edm_noise(t: Tensor, sigma_d: float) -> Tensor:
-    """c_noise = ln(sigma_d tan t) / 4, the time that an EDM network is given."""
+    """c_noise = ln(sigma_d tan t) / 4, the time of an EDM network."""
     return (sigma_d * t.double().tan()).log() / 4
 
 
 def edm_to_t(c_noise: Tensor, sigma_d: float) -> Tensor:
-    """t = arctan(e^(4 c_noise) / sigma_d): `edm_noise` undone."""
+    """t = arctan(e^(4 c_noise) / sigma_d): the inverse of `edm_noise`."""
     return ((4 * c_noise.double()).exp() / sigma_d).arctan()
 
 
 class DiscreteSchedule:
-    """A discrete VP schedule (`alphas_cumprod`, K entries) as a smooth clock between index k and TrigFlow time t.
+    """The clock of a discrete variance-preserving schedule, given by its `alphas_cumprod` (K,): tau is the index k.
 
     phi(k) = atan2(sigma_k, sigma_d alpha_k) is bounded, also at zero-terminal SNR where log-SNR is not.
     """
@@ -195,11 +201,11 @@ class DiscreteSchedule:
         return self._index(t)
 
     def snap(self, t: Tensor) -> Tensor:
-        """The time of the nearest index: nothing else was trained."""
+        """The time of the nearest index: the network was trained at whole ones only."""
         return self.phi.to(t.device)[self.network_time(t).round().long()]
 
     def time(self, k: Tensor) -> Tensor:
-        """phi(k), `network_time` undone, differentiable, float64."""
+        """phi(k), the inverse of `network_time`, differentiable, float64."""
         return self._index.inverse(k)
 
 

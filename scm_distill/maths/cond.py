@@ -1,4 +1,4 @@
-"""The conditions of a batch: what a network is told beside x_t and t, one mapping of tensors, batch first.
+"""The conditions of a batch: the inputs of a network beside x_t and t, one mapping of tensors, batch first.
 
 NAME      an argument of the denoiser: 'class_labels', or its path in the stock call, such as
           'added_cond_kwargs.text_embeds'                                             (B, ...)

@@ -7,13 +7,13 @@ from torch import Tensor
 class MonotoneCubic:
     """Monotone piecewise cubic interpolation (Fritsch & Carlson 1980, PCHIP slopes), float64, differentiable.
 
-    `x` and `y` (K,) must both increase strictly, K >= 2. Arguments outside [x[0], x[-1]] are clamped, never
-    extrapolated. The derivative is continuous.
+    `x` and `y` (K,) must both increase strictly, K >= 2, or it raises ValueError. Arguments outside [x[0], x[-1]] are
+    clamped, never extrapolated. The derivative is continuous.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x.detach().double().cpu(), y.detach().double().cpu()
-        self.copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+        self._copies: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
         h, dy = self.x.diff(), self.y.diff()
         if len(self.x) < 2 or not (h.gt(0).all() and dy.gt(0).all()):
             raise ValueError("MonotoneCubic needs two or more strictly increasing points.")
@@ -26,8 +26,7 @@ class MonotoneCubic:
         inner = (w1 + w2) / (w1 / slope[:-1] + w2 / slope[1:])
         first = ((2 * h[0] + h[1]) * slope[0] - h[0] * slope[1]) / (h[0] + h[1])
         last = ((2 * h[-1] + h[-2]) * slope[-1] - h[-1] * slope[-2]) / (h[-1] + h[-2])
-        ends = [end.clamp(min=torch.zeros(()).double(), max=3 * s) for end, s in ((first, slope[0]), (last, slope[-1]))]
-        self.d = torch.cat([ends[0][None], inner, ends[1][None]])
+        self.d = torch.cat([first.clamp_min(0)[None], inner, last.clamp_min(0)[None]])
 
     def __call__(self, x: Tensor) -> Tensor:
         """y(x), float64, of the shape and on the device of `x`."""
@@ -44,13 +43,13 @@ class MonotoneCubic:
         )
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Nodes, values and slopes, copied to a device once: a copy in every call would make the host wait for it."""
-        if device not in self.copies:
-            self.copies[device] = (self.x.to(device), self.y.to(device), self.d.to(device))
-        return self.copies[device]
+        """Nodes, values and slopes on a device; copied once, since the host waits for every copy."""
+        if device not in self._copies:
+            self._copies[device] = (self.x.to(device), self.y.to(device), self.d.to(device))
+        return self._copies[device]
 
     def inverse(self, y: Tensor) -> Tensor:
-        """x with y(x) = y, by bisection, then one Newton step that carries the derivative; clamped like the call."""
+        """x with y(x) = y, float64, by bisection and one Newton step that carries the derivative; `y` is clamped."""
         y = y.double().clamp(self.y[0].item(), self.y[-1].item())
         low = torch.full_like(y, self.x[0].item()).detach()
         high = torch.full_like(low, self.x[-1].item())

@@ -21,14 +21,14 @@ Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
 
 @dataclass(frozen=True)
 class Parameterization:
-    """How a native prediction at time t relates to TrigFlow: x_nat = rho x_t, F = a raw + b x_t; each (B,)."""
+    """A native prediction at times t in terms of TrigFlow: x_nat = rho x_t, F = a raw + b x_t; each (B,)."""
 
     rho: Tensor
     a: Tensor
     b: Tensor
 
     def scale(self, x_t: Tensor) -> Tensor:
-        """x_nat = rho x_t: what the native network is given."""
+        """x_nat = rho x_t, the input of the native network."""
         return like(self.rho, x_t).to(x_t.dtype) * x_t
 
     def to_F(self, raw: Tensor, x_t: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Parameterization:
         return like(self.a, x_t).to(x_t.dtype) * raw + like(self.b, x_t).to(x_t.dtype) * x_t
 
     def from_F(self, F: Tensor, x_t: Tensor) -> Tensor:
-        """Raw = (F - b x_t) / a."""
+        """The native prediction, raw = (F - b x_t) / a."""
         return (F - like(self.b, x_t).to(x_t.dtype) * x_t) / like(self.a, x_t).to(x_t.dtype)
 
 

@@ -1,1 +1,1 @@
-"""The modules and the differentiation that are ours."""
+"""Networks in TrigFlow form, what makes stock ones distillable, and averages and adapters of their weights."""

@@ -14,7 +14,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def gamma_of(std: float) -> float:
-    """gamma with relative width `std` (0 to 0.29): the root of sigma_rel = (g + 1)^1/2 (g + 2)^-1 (g + 3)^-1/2."""
+    """gamma of the relative width `std`, the root of std = (gamma + 1)^1/2 (gamma + 2)^-1 (gamma + 3)^-1/2.
+
+    Raises ValueError outside of 0 < std < 0.2887.
+    """
     if not 0 < std < 12**-0.5:
         raise ValueError("The relative width of a power-function EMA lies between 0 and 0.2887.")
     low, high = 0.0, 1e8
@@ -28,8 +31,9 @@ def gamma_of(std: float) -> float:
 class PowerEMA(Generic[Module]):
     """A frozen float32 copy of a module, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
 
-    `std` is the EMA's width as a share of the training time (paper sCM: 0.05). On a `device` of its own every update
-    copies the parameters there. Frozen parameters are no copies but the module's own, if `shared`.
+    `std` is the EMA's width as a share of the training time (sCM paper: 0.05). It is kept on `device` (default: the
+    module's), to which every update copies the parameters. With `shared`, frozen parameters are not copied: they are
+    the module's own.
     """
 
     def __init__(self, module: Module, std: float, device: torch.device | None = None, *, shared: bool = False) -> None:
@@ -39,7 +43,7 @@ class PowerEMA(Generic[Module]):
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the parameters after optimizer step `step`, counted from 1."""
+        """Average in the parameters after optimizer step `step`, counted from 1."""
         weight = 1 - (1 - 1 / step) ** (self.gamma + 1)
         both = [x for x in zip(self.module.parameters(), module.parameters(), strict=True) if x[1].requires_grad]
         averages: list[Tensor] = [s for s, _ in both]
@@ -47,7 +51,7 @@ class PowerEMA(Generic[Module]):
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[Module]:
-        """The averaged module on a device, for as long as this lasts."""
+        """A context in which the averaged module is on `device`."""
         home = next(self.module.parameters()).device
         if home == device:
             yield self.module

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scm_distill.errors import UserError
 from scm_distill.models.low_pass import Filtered, filters
 
-NAME = "default"  # of the adapter within peft's layers
+NAME = "default"  # of the adapter in peft's layers
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # what the training scripts of diffusers adapt
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -24,32 +24,32 @@ Targets = Literal["attention", "all-linear"] | Sequence[str]
 
 
 def require() -> None:
-    """Raises UserError where peft is not installed."""
+    """Raises UserError if peft is not installed."""
     if find_spec("peft") is None:
         raise UserError("lora.rank needs peft.", "pip install 'scm-distill[lora]', or leave lora.rank away.")
 
 
 def chosen(net: nn.Module, targets: Targets) -> list[str]:
-    """The layers of `net` to adapt, by name. Raises UserError where there are none.
+    """The names of the layers of `net` that `targets` selects. Raises UserError if there are none.
 
-    Never one behind the low-pass of the time: an adapter beside it would bring the steep sinusoids back.
+    A layer with the low-pass of the time is never one: an adapter beside it would see the unfiltered sinusoids.
     """
     endings = ATTENTION if targets == "attention" else targets
-    found = [
+    names = [
         name
         for name, module in net.named_modules()
         if isinstance(module, LAYERS)
         and not isinstance(module, Filtered)
         and (isinstance(module, nn.Linear) if targets == "all-linear" else f".{name}".endswith(_dotted(endings)))
     ]
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, LAYERS)})
+    if not names:
+        layers = sorted({name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, LAYERS)})
         raise UserError(
             f"lora.targets {targets if isinstance(targets, str) else list(targets)} fit no layer of this "
             f"{type(net).__name__}.",
-            f"Set it to all-linear, or to endings of its layers' names, such as {', '.join(known[:12])}.",
+            f"Set it to all-linear, or to endings of its layers' names, such as {', '.join(layers[:12])}.",
         )
-    return found
+    return names
 
 
 def _dotted(endings: Sequence[str]) -> tuple[str, ...]:
@@ -57,9 +57,9 @@ def _dotted(endings: Sequence[str]) -> tuple[str, ...]:
 
 
 def inject(net: nn.Module, rank: int, alpha: float, targets: Targets, generator: torch.Generator) -> None:
-    """Put adapters into `net`, in place: they alone can be trained then. Raises UserError.
+    """Add adapters to the layers `targets` of `net`, in place, and freeze everything else. Raises UserError.
 
-    The `generator`, of the CPU, decides A.
+    A is drawn by `generator`, a generator of the CPU.
     """
     require()
     from peft import LoraConfig, inject_adapter_in_model
@@ -82,7 +82,7 @@ def inject(net: nn.Module, rank: int, alpha: float, targets: Targets, generator:
 
 
 def adapters(net: nn.Module) -> Iterator[tuple[str, Any]]:
-    """peft's layers in `net`, by the name of the layer that each stands for."""
+    """peft's layers in `net`, each with the name of the layer that it wraps."""
     if find_spec("peft") is None:
         return
     from peft.tuners.lora import LoraLayer
@@ -93,7 +93,7 @@ def adapters(net: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def merge(net: nn.Module) -> None:
-    """Put every adapter into the weight that it moves, in place: the stock layers again."""
+    """Add every adapter to the weight of its layer, in place, so that `net` has its stock layers again."""
     for name, layer in list(adapters(net)):
         layer.merge(adapter_names=[NAME])
         owner, _, leaf = name.rpartition(".")
@@ -104,9 +104,10 @@ def merge(net: nn.Module) -> None:
 
 @torch.no_grad()
 def pairs(net: nn.Module) -> dict[str, Tensor]:
-    """Every difference of `net` to its stock network as NAME.lora_A.weight and NAME.lora_B.weight, of scale 1.
+    """The difference of `net` from its stock network as tensors NAME.lora_A.weight and NAME.lora_B.weight, of scale 1.
 
-    The low-pass is one of them: W diag(f) - W = W diag(f - 1), exactly, of the rank of the channels that it changes.
+    NAME is a layer, and lora_B @ lora_A is added to its weight. The low-pass is such a difference too, exactly:
+    W diag(f) - W = W diag(f - 1), whose rank is the number of the channels that it changes.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in adapters(net):
@@ -115,9 +116,9 @@ def pairs(net: nn.Module) -> dict[str, Tensor]:
     for name, module in net.named_modules():
         if module in moved and isinstance(module, Filtered):
             change = module.factors.to(module.weight) - 1
-            where = change.nonzero().flatten()
-            if len(where):
-                found[name] = change.diag()[where], module.weight[:, where]
+            channels = change.nonzero().flatten()
+            if len(channels):
+                found[name] = change.diag()[channels], module.weight[:, channels]
     kinds = ("lora_A", "lora_B")
     return {
         f"{name}.{kind}.weight": value.detach().cpu().contiguous()

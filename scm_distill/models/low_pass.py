@@ -1,13 +1,11 @@
-"""Makes a stock network distillable, and gives back a stock network.
+"""A low-pass on the time embedding of a stock network, which gives the network a smooth derivative in time.
 
 A stock checkpoint embeds its time by sinusoids of up to 1 rad per step, so the exact dF/dt is mostly the derivative of
-that embedding between the times it was trained on. Three cures, all undone or folded on save:
+that embedding between the times it was trained on. Averaging the embedding over tau with a Gaussian of standard
+deviation W steps multiplies channel i by exp(-(w_i W)^2 / 2). `prepare` finds the layers that read the sinusoids,
+`set_width` sets W, `fold` multiplies the factors into the weights, which gives a stock network again.
 
-1. low-pass: a Gaussian of standard deviation W steps over tau multiplies channel i by exp(-(w_i W)^2 / 2);
-2. output: a network that predicts epsilon or x_0 predicts v instead, F at sigma_d = 1 (`training/prefit.py` fits it);
-3. clock: a pixel UNet gets its own map k -> t, so that t_mid and t_max fall on the stock scheduler's grid.
-
-tau   the network's own time; k where it is an index    W   width of the low-pass in steps (`Clock.unit` of tau each)
+tau   the network's own time (maths/clocks.py)    W   width of the low-pass in steps (`Clock.unit` of tau each)
 w_i   angular frequency of channel i, radians per step
 """
 
@@ -26,21 +24,21 @@ from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network
 
-ROUNDED = 2e-2  # of a sinusoid: bf16 features are off by 4e-3 in any case
-FEW = 8  # samples for what needs no statistics
+ROUNDED = 2e-2  # largest error of a sinusoid that is left alone: bf16 features are off by 4e-3 in any case
+FEW = 8  # samples that are enough to find the layers
 WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
 
 
 class Filtered(nn.Linear):
-    """The first layer of a time embedding, behind the low-pass; float32 whatever runs around it.
+    """The first layer of a time embedding with the low-pass on its input, computed in float32 also under autocast.
 
-    A stock Linear becomes one in place, by its class alone: parameters and their names stay what they were. In bf16 the
-    sinusoids make the tangent 58 % wrong.
+    A stock Linear is made one by setting its class, so parameters and their names stay the same. In bf16 the sinusoids
+    would make the tangent 58 % wrong.
     """
 
     frequencies: Tensor  # (in_features,), radians per step
     width: float  # steps
-    low_pass: Tensor  # the factors, on the device
+    low_pass: Tensor  # `factors` on the device of the weight
 
     def tune(self, width: float) -> None:
         """Set the width in steps."""
@@ -64,42 +62,43 @@ class Filtered(nn.Linear):
 
 
 def filters(net: nn.Module) -> list[Filtered]:
-    """The filtered layers of a prepared `net`."""
+    """The layers of `net` that `prepare` found."""
     return [module for module in net.modules() if isinstance(module, Filtered)]
 
 
 def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
-    """Filter every layer of the denoiser whose input is sinusoids of its time, in place (width 0); return their names.
+    """Make every layer of the denoiser whose input is sinusoids of tau a `Filtered` one, of width 0; their names.
 
-    Found by the derivative: e = cos(w tau) and sin(w tau) alike have (de/dtau)^2 = w^2 (1 - e^2).
+    Such inputs are recognised by their derivative: e = cos(w tau) and e = sin(w tau) have (de/dtau)^2 = w^2 (1 - e^2).
+    `x_t` (B, ...), `t` (B,) and `cond` are a few samples at different times.
     """
     x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    inputs: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def look(name: str, input: Tensor) -> None:
+    def record(name: str, input: Tensor) -> None:
         e, de = fwAD.unpack_dual(input)
         if de is not None:
-            seen[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
+            inputs[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
 
     linears = {n: m for n, m in network.net.named_modules() if isinstance(m, nn.Linear)}
     hooks = [
         m.register_forward_pre_hook(
-            lambda _, args, kwargs, n=n: look(n, [*args, *kwargs.values()][0]), with_kwargs=True
+            lambda _, args, kwargs, n=n: record(n, [*args, *kwargs.values()][0]), with_kwargs=True
         )
         for n, m in linears.items()
     ]
     tau = network.clock.network_time(t).float()
     form = native(network.prediction, t, network.sigma_d)
-    plain = conditional(cond)
+    c = conditional(cond)
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
-            network.call(network.net, form.scale(x_t), dual, plain)
+            network.call(network.net, form.scale(x_t), dual, c)
     finally:
         for hook in hooks:
             hook.remove()
-    found = []
-    for name, (e, de) in seen.items():
+    filtered = []
+    for name, (e, de) in inputs.items():
         away = 1 - e.square()
         square = (away * de.square()).sum(0) / away.square().sum(0).clamp_min(1e-12)
         off = (de.square() - square * away).abs().amax(0)
@@ -110,15 +109,16 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
             layer.__class__ = Filtered
             layer.frequencies = square.sqrt().cpu()
             layer.tune(0.0)
-            found.append(name)
-    return found
+            filtered.append(name)
+    return filtered
 
 
 def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torch.dtype) -> float:
-    """Keep a prepared network's time exact under autocast to `dtype`; the largest error left in its sinusoids.
+    """Keep a prepared network's time exact under autocast to `dtype`; return the largest error left in its sinusoids.
 
-    Some denoisers cast their time to the type of their hidden states, which autocast has made narrow: it is rounded
-    before any sinusoid is taken. Where that shows, the first layer that the sample goes through gives float32.
+    Some denoisers cast their time to the dtype of their hidden states, which autocast has made narrow, and so round it
+    before its sinusoids are computed. Where the error is above ROUNDED, the first layer that reads the sample is made
+    to return float32.
     """
 
     def sinusoids(cast: torch.dtype | None) -> dict[str, Tensor]:
@@ -145,21 +145,20 @@ def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torc
 
 
 def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Module:
-    """The first Linear or Conv whose input depends on the sample."""
+    """The first Linear or Conv of the denoiser whose input depends on the sample."""
     found: list[nn.Module] = []
 
-    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args and fwAD.unpack_dual(args[0]).tangent is not None:
             found.append(module)
 
     layers = [m for m in network.net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    hooks = [m.register_forward_pre_hook(look) for m in layers]
+    hooks = [m.register_forward_pre_hook(record) for m in layers]
     form, tau = native(network.prediction, t, network.sigma_d), network.clock.network_time(t).float()
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
             x = form.scale(x_t)
-            plain = conditional(cond)
-            network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, plain)
+            network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, conditional(cond))
     finally:
         for hook in hooks:
             hook.remove()
@@ -167,14 +166,14 @@ def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Mod
 
 
 def set_width(net: nn.Module, width: float) -> None:
-    """Set the low-pass of a prepared `net` to `width` steps; 0 is the original network."""
+    """Set the low-pass of a prepared `net` to `width` steps; width 0 is the stock network."""
     for module in filters(net):
         module.tune(width)
 
 
 @contextmanager
 def original(net: nn.Module) -> Iterator[None]:
-    """The low-pass of a prepared `net` off, for as long as this lasts."""
+    """A context in which the low-pass of a prepared `net` is off."""
     widths = [(module, module.width) for module in filters(net)]
     set_width(net, 0.0)
     try:
@@ -185,7 +184,7 @@ def original(net: nn.Module) -> Iterator[None]:
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """A copy of a prepared `net` with its low-pass in the weights: a stock network again."""
+    """A copy of a prepared `net` with the low-pass multiplied into its weights: a stock network."""
     copied = copy.deepcopy(net)
     for module in filters(copied):
         with torch.no_grad():
@@ -197,18 +196,18 @@ def fold(net: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def change(network: Network, x_t: Tensor, t: Tensor, cond: Cond, width: float) -> float:
-    """Relative root-mean-square change of F when the low-pass goes from off to `width`; the width is put back."""
+    """The relative root-mean-square difference of F between width 0 and `width`; the network's own width stays."""
     with original(network.net):
         plain = network(x_t / network.sigma_d, t, cond)
         set_width(network.net, width)
-        moved = network(x_t / network.sigma_d, t, cond)
-    return float(((moved - plain).square().mean() / plain.square().mean()).sqrt())
+        filtered = network(x_t / network.sigma_d, t, cond)
+    return float(((filtered - plain).square().mean() / plain.square().mean()).sqrt())
 
 
 def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: float) -> float:
-    """The largest low-pass, to 5 %, that changes F by less than `tolerance`; 0 if none does.
+    """The largest width, to 5 %, whose `change` of F is at most `tolerance`; 0 if there is none.
 
-    `x_t` (B, ...) and `t` (B,) are noised data at times of the network's own grid, where it was trained.
+    `x_t` (B, ...) and `t` (B,) are noised data at times at which the network was trained.
     """
     low, high = 0.05, WIDEST
     if change(network, x_t, t, cond, low) > tolerance:

@@ -1,4 +1,7 @@
-"""A clock of the student's own for pixel UNets: any t_mid becomes a point of the stock scheduler's grid."""
+"""A new clock for the exported student of a pixel UNet, so that any t_mid is a step of the stock scheduler.
+
+k   the step of the new clock, 0 to 999, the time that the exported network takes      t   TrigFlow time in radians
+"""
 
 import copy
 from typing import Any
@@ -11,20 +14,20 @@ from scm_distill.maths.interpolation import MonotoneCubic
 from scm_distill.models.low_pass import fold
 from scm_distill.models.network import Network
 
-CLOCK_STEPS = 1000  # of a re-clocked student, whatever its teacher had: 8 divides it, as the stock grid wants
+CLOCK_STEPS = 1000  # of the new clock, however many the teacher has; a multiple of 8, as the stock grid needs
 
 
 def clock(t_min: float, t_mid: float, t_max: float) -> Tensor:
-    """t(k), (1000,), float64: monotone through t_min at 0, t_mid at 499 and t_max at 999."""
+    """t(k) (1000,), float64: monotone, t_min at k = 0, t_mid at k = 499 and t_max at k = 999."""
     nodes = torch.tensor([0.0, CLOCK_STEPS // 2 - 1, CLOCK_STEPS - 1])
     return MonotoneCubic(nodes, torch.tensor([t_min, t_mid, t_max], dtype=torch.float64))(torch.arange(CLOCK_STEPS))
 
 
 def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
-    """A stock network that runs by the clock `t` (K,), and the relative error of its new time embedding.
+    """A stock network whose clock is `t` (K,), and the relative root-mean-square error of its time embedding.
 
-    Only the time-embedding MLP moves: MLP_new(sinusoid(k)) is regressed onto MLP_old(smooth sinusoid(k_old(t_k))) for
-    all k, then its last layer is corrected so that the two sampling times, K/2 - 1 and K - 1, are exact.
+    Only the MLP of the time embedding changes: MLP_new(sinusoid(k)) is fitted to MLP_old(smooth sinusoid(k_old(t_k)))
+    for all k, then its last layer is corrected so that the two sampling times, k = K/2 - 1 and K - 1, are exact.
     """
     old: Any = network.net
     net: Any = fold(network.net)
@@ -62,7 +65,7 @@ def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
 
 
 def _pass_through(mlp: Any, features: Tensor, target: Tensor) -> None:
-    """Move the last layer of `mlp` the least that makes mlp(features) = target for these few rows."""
+    """Change the last layer of `mlp` by the least that makes mlp(features) (n, in) equal `target` (n, out)."""
     hidden = mlp.act(mlp.linear_1(features))
     ones = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
     step = torch.linalg.lstsq(ones, target - mlp.linear_2(hidden), driver="gelsd").solution  # minimum norm

@@ -1,4 +1,4 @@
-"""Training objectives, one file each, and what they ask of their surroundings."""
+"""Training objectives, one file each, and the protocols of the networks and the result that they share."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +17,7 @@ class Velocity(Protocol):
 
 
 class Student(Protocol):
-    """What is trained."""
+    """The network that is trained, with its adaptive weight."""
 
     def __call__(self, x: Tensor, t: Tensor, cond: Cond, v: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
         """F_theta (B, ...), cos(t) sin(t) dF_theta/dt along dx/dt = v (B, ...), detached, and w_phi (B,)."""
@@ -26,7 +26,7 @@ class Student(Protocol):
 
 @dataclass(frozen=True)
 class Loss:
-    """The scalar to descend, and what to watch, per sample (B,) and detached."""
+    """The loss, a scalar with a graph, and what is logged beside it, per sample (B,) and detached."""
 
     total: Tensor
     t: Tensor

@@ -38,7 +38,10 @@ class Objective:
         cond: Cond,
         step: int,
     ) -> Loss:
-        """L = e^{w_phi(t)} / D * || F_theta - F_minus - g ||^2 - w_phi(t), averaged over the batch."""
+        """L = e^{w_phi(t)} / D * || F_theta - F_minus - g ||^2 - w_phi(t), averaged over the batch.
+
+        D is the number of dimensions of a sample. `step` counts optimizer steps, for the warm-up r of the tangent.
+        """
         sigma_d = self.sigma_d
 
         x_t = diffuse(x_0, z, t.to(x_0.dtype))

@@ -31,7 +31,6 @@ KEYS = (
 )  # fmt: skip
 TAGS = ("diffusers", "diffusers-training", "consistency-distillation", "scm", "distillation", "few-step")
 RELATIONS = {"full": "finetune", "adapter": "adapter"}  # the Hub has no "distilled" (huggingface_hub issue 3985)
-ADAPTER = "pytorch_lora_weights.safetensors"
 FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)(?:\r?\n|(?<=\n))---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
@@ -158,7 +157,7 @@ def _front(
 ) -> FrontMatter:
     """The front matter of a generated card; `fields` are the licence's, `name` is that of the model."""
     facts, task = export.facts, task_of(export.facts)
-    relation = RELATIONS["adapter" if export.lora and export.lora.file == ADAPTER else "full"]
+    relation = RELATIONS["adapter" if export.lora and export.lora.file == layout.ADAPTER else "full"]
     base = {"base_model": facts.hub_id, "base_model_relation": relation} if facts.hub_id else {}
     results = _eval_results(evaluation, task or "other") if evaluation else []
     data: FrontMatter = {

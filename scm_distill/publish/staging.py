@@ -17,16 +17,16 @@ from scm_distill.artifacts.files import Damaged
 from scm_distill.artifacts.layout import StudentFolder
 from scm_distill.artifacts.run_records import read_metrics
 from scm_distill.errors import UserError
-from scm_distill.publish.card import ADAPTER, exported
+from scm_distill.publish.card import exported
 from scm_distill.publish.card_text import LICENCE_FILES
 
-TOP = (layout.INDEX, layout.FACTS, layout.EVALUATION, layout.SEARCH, ADAPTER)
+TOP = (layout.INDEX, layout.FACTS, layout.EVALUATION, layout.SEARCH, layout.ADAPTER)
 NEEDED = (layout.INDEX, layout.FACTS, layout.EVALUATION)  # damage of these is an error: `stage` reads them whole
 COMPONENT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # configuration, weights, tokenizers
 CONFIGURATION = ("config.json", ".index.json")  # ends of the names of files that diffusers and transformers need
 SAMPLES = ("*.png", "*.gif", "*.mp4", "*.wav")
 PICTURES = (".png", ".gif")
-READ_BY_CARD = ("samples/", "LICENSE", "LICENCE", "NOTICE", ADAPTER)
+READ_BY_CARD = ("samples/", "LICENSE", "LICENCE", "NOTICE", layout.ADAPTER)
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".txt", ".jinja", "")
 VOCABULARY = ("vocab", "merges", "spiece", "tokenizer.json", "added_tokens")  # of a tokenizer: any text may be a token
 OTHERS = ("LICENSE", "LICENCE", "NOTICE", "chat_template")  # texts that others wrote, which may name folders of anybody

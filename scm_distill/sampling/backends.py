@@ -12,13 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.data.pictures import to_images
 from scm_distill.errors import UserError
 from scm_distill.sampling import stock_loop
 from scm_distill.sampling.per_sample_noise import PerSample
 from scm_distill.sampling.pixel_student import Student
 from scm_distill.teachers import Teacher, trace
-from scm_distill.teachers.stock_call import Driver, Modality, drive, modality_of
+from scm_distill.teachers.stock_call import drive, modality_of
 
 Condition = str | int | None  # of a sample: a prompt, a class label, or none
 

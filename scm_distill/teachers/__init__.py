@@ -1,7 +1,7 @@
-"""Reading a diffusers teacher: a pipeline becomes a denoiser, its schedule and its conventions.
+"""Reading a diffusers teacher: its denoiser, its schedule, and how its pipeline calls the denoiser.
 
-`traced` is the one generic reading, by watching the pipeline's own stock call; `families` holds what few do
-differently.
+`reading` is the one generic way, by watching the pipeline's own call (its stock call); `families` holds the overrides
+of the few pipelines that need them, and `unet2d` reads pixel pipelines by their configuration.
 """
 
 from scm_distill.teachers.conditions import Conditions, record

@@ -1,7 +1,7 @@
-"""Prompts and labels as a denoiser's arguments: recorded from the pipeline's own call, once, and kept on disk.
+"""Prompts and labels as conditions: recorded from the pipeline's own call, once, and kept on disk.
 
-A condition file holds one prompt's arguments, batch first, as safetensors; with guidance also those of the negative
-prompt, under u/. Prompts whose arguments differ in shape fall into buckets, and a batch is drawn from one bucket.
+A file holds the conditions of one prompt or label (maths/cond.py) as safetensors, with guidance also the unconditional
+ones. Prompts whose conditions differ in shape are in different buckets, and a batch is drawn from one bucket.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scm_distill.artifacts.files import save_tensors
+from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import NONE, with_unconditional
 from scm_distill.teachers.convention import first_tensor
 from scm_distill.teachers.guidance import split
 from scm_distill.teachers.reading import PROBE_SCALE, Reading
 
-KEPT = 2 * 2**30  # bytes of conditions kept in memory
+KEPT = 2 * 2**30  # bytes of conditions in memory
 
 
 class Conditions:
-    """The recorded conditions of a list of prompts or classes: `conditions(ids)` are a batch's, ids (B,) indices.
+    """The recorded conditions of N prompts or labels, one file each: `conditions(ids)` are those of a batch.
 
-    `bucket` (N,) says which bucket each belongs to; `shared` arguments are equal within one.
+    `bucket` (N,) is the number of the bucket of each; the arguments `shared` are equal within a bucket.
     """
 
     def __init__(self, files: Sequence[Path], shared: Collection[str] = ()) -> None:
@@ -50,7 +50,7 @@ class Conditions:
         return len(self.files)
 
     def __call__(self, ids: Tensor) -> dict[str, Tensor]:
-        """{path: (B, ...)}; `ids` (B,) belong to one bucket."""
+        """The `cond` of the prompts or labels with indices `ids` (B,), all of one bucket."""
         rows = [self._load(self.files[i]) for i in ids.tolist()]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
@@ -65,30 +65,35 @@ def record(
     identity: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Conditions:
-    """Run what is missing in `folder` through the pipeline's encoders, one prompt at a time. Raises UserError."""
+    """The conditions of the prompts or labels `ids`, from files in `folder`; missing ones are recorded and written.
+
+    With `guided` they include the unconditional conditions of the prompt `negative`. `identity` is a text on which the
+    files depend beside this, such as the teacher's name. `progress` is called with the number of ids done. Raises
+    UserError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for i, one in enumerate(ids):
-        key = json.dumps([identity, reading.stock.extra, str(one), negative, guided], sort_keys=True, default=str)
+    for i, prompt in enumerate(ids):
+        key = json.dumps([identity, reading.stock.extra, str(prompt), negative, guided], sort_keys=True, default=str)
         file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-        if not file.is_file():
-            save_tensors(_one(reading, one, guided=guided, negative=negative), file)
+        if not is_tensors(file):
+            save_tensors(_record_one(reading, prompt, guided=guided, negative=negative), file)
         files.append(file)
         progress(i + 1)
     return Conditions(files, reading.convention.shared)
 
 
-def _one(reading: Reading, one: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:
+def _record_one(reading: Reading, prompt: Any, *, guided: bool, negative: str) -> dict[str, Tensor]:
     stock, convention = reading.stock, reading.convention
     scale = PROBE_SCALE if guided else reading.off
-    seen = stock.watch(stock.arguments([one], 2, scale=scale, negative=negative), fake=True, steps=1)
-    step = seen.steps[0]
+    trace = stock.watch(stock.arguments([prompt], 2, scale=scale, negative=negative), fake=True, steps=1)
+    step = trace.steps[0]
     if not guided:
         cond = convention.cond(step.calls[0].arguments)
     else:
         halves = split(convention, step)
         if halves is None:
-            raise UserError(f"The prompt {one!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
+            raise UserError(f"The prompt {prompt!r} cannot be guided.", "Check it, and guidance.negative_prompt.")
         (u, _), (c, _) = halves if reading.unconditional_first else halves[::-1]
         cond = with_unconditional(c, u)
     if not cond:

@@ -1,6 +1,6 @@
-"""How a denoiser is called: learnt from what the stock pipeline gave it for one sample and for two.
+"""How a pipeline calls its denoiser: learnt from the denoiser's arguments for one sample and for two.
 
-cond    the arguments that differ from sample to sample, by their path, batch first         {path: (B, ...)}
+cond    the arguments that differ from sample to sample, by their path (maths/cond.py)     {path: (B, ...)}
 path    'encoder_hidden_states', or 'added_cond_kwargs.text_embeds' for a nested argument
 """
 
@@ -15,23 +15,23 @@ from scm_distill.maths.cond import SCALE, Cond
 
 
 class Unclear(Exception):
-    """The two traces do not show how an argument is batched."""
+    """Why a denoiser's calling convention cannot be learnt, as a clause of a sentence about the pipeline."""
 
 
 @dataclass
 class Convention:
-    """net(x_nat, tau, cond) as the stock pipeline does it, and its output as the scheduler is given it.
+    """Calls net(x_nat, tau, cond) as the stock pipeline does, and returns what the pipeline hands to its scheduler.
 
-    `fixed` holds the arguments for one sample; of these, `batched` says which tensors hold the batch in which
-    dimension (`rows` entries a sample, next to each other), `listed` which are lists of one tensor a sample, and
-    `repeated` which are lists of one equal thing a sample.
+    `x` and `time` are the names of the arguments of the sample and the time. `fixed` holds the other arguments, of one
+    sample; `batched` says which of them hold the batch in which dimension (`rows` entries a sample, next to each
+    other), `listed` which are lists of one tensor a sample, and `repeated` which are lists of equal entries a sample.
     """
 
     x: str
     time: str
     fixed: dict[str, Any]
     sample_shape: tuple[int, ...]
-    x_shape: tuple[int, ...]  # of one sample, as the denoiser is given it
+    x_shape: tuple[int, ...]  # of one sample, as the denoiser takes it
     batched: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)  # entries of one sample in the batch dimension, where not one
     extra: tuple[int, Tensor] | None = None  # what the pipeline appends to x, and in which dimension
@@ -55,32 +55,42 @@ class Convention:
             arguments[path] = embed(cond[SCALE].to(x_nat.device))
         x = x_nat
         if self.extra:
-            dim, more = self.extra
-            x = torch.cat([x, more.to(x).expand(len(x), *more.shape[1:])], dim)
+            dim, appended = self.extra
+            x = torch.cat([x, appended.to(x).expand(len(x), *appended.shape[1:])], dim)
         x = x.reshape(len(x), *self.x_shape)
         arguments[self.x] = list(x.unbind(0)) if self.x in self.listed else x
         arguments[self.time] = tau
         return self.prediction(net(**arguments), len(x_nat))
 
     def prediction(self, output: Any, batch: int) -> Tensor:
-        """What the scheduler is given, from what the denoiser gave."""
+        """The native prediction (B, ...) in the denoiser's `output`, as the pipeline hands it to its scheduler."""
         raw = first_tensor(output)
         if self.narrow:
             for dim, extent in enumerate(self.narrow, start=1):
                 raw = raw.narrow(dim, 0, extent)
         return self.sign * raw.reshape(batch, *self.sample_shape)
 
+    def sample(self, arguments: Mapping[str, Any], part: slice = slice(0, 1)) -> Tensor:
+        """x_nat (n, ...) of the samples `part` in the arguments of a stock call."""
+        x = arguments[self.x]
+        x = torch.stack(x) if isinstance(x, list) else x
+        if self.extra:
+            dim = self.extra[0]
+            x = x.narrow(dim, 0, self.sample_shape[dim - 1])
+        return x[part].reshape(-1, *self.sample_shape)
+
     def cond(self, arguments: Mapping[str, Any], part: slice = slice(None)) -> dict[str, Tensor]:
         """The conditions of the samples `part` in the arguments of a stock call, batch first."""
-        found = {}
+        cond = {}
         for path, dim in self.batched.items():
             value = at(arguments, path).movedim(dim, 0)
-            found[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
-        found |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
-        found |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
-        return {path: value.detach().clone() for path, value in found.items()}
+            cond[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
+        cond |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
+        cond |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
+        return {path: value.detach().clone() for path, value in cond.items()}
 
     def _fill(self, value: Any, path: str, cond: Cond, x: Tensor) -> Any:
+        """The argument at `path`, which is `value` for one sample, for the batch of `cond`."""
         if path in self.batched:
             value = cond[path].flatten(0, 1) if path in self.rows else cond[path]
             return value.movedim(0, self.batched[path]).contiguous()  # some denoisers view their arguments
@@ -98,27 +108,28 @@ class Convention:
 
 
 def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_shape: tuple[int, ...]) -> Convention:
-    """From the denoiser's arguments for one sample and for two of the same. Raises Unclear."""
+    """The convention that fits the denoiser's arguments for one sample and for two equal ones. Raises Unclear."""
     listed = isinstance(one[x], list)
     x_one, x_two = one[x][0], two[x][1]
     fixed = {name: value for name, value in one.items() if name not in (x, time)}
     convention = Convention(x, time, fixed, sample_shape, tuple(x_one.shape), listed={x} if listed else set())
     if torch.Size(sample_shape).numel() != x_one.numel():
-        more = [d for d, size in enumerate(sample_shape) if x_one.ndim == len(sample_shape) and x_one.shape[d] > size]
-        others = [d for d in range(x_one.ndim) if d not in more]
-        if len(more) != 1 or any(x_one.shape[d] != sample_shape[d] for d in others):
+        longer = [d for d, size in enumerate(sample_shape) if x_one.ndim == len(sample_shape) and x_one.shape[d] > size]
+        others = [d for d in range(x_one.ndim) if d not in longer]
+        if len(longer) != 1 or any(x_one.shape[d] != sample_shape[d] for d in others):
             raise Unclear(f"its denoiser takes a sample of {tuple(x_one.shape)} where the scheduler has {sample_shape}")
-        size = sample_shape[more[0]]
-        appended, again = (v.narrow(more[0], size, v.shape[more[0]] - size) for v in (x_one, x_two))
+        size = sample_shape[longer[0]]
+        appended, again = (v.narrow(longer[0], size, v.shape[longer[0]] - size) for v in (x_one, x_two))
         if not torch.equal(appended, again):
             raise Unclear("what its pipeline appends to the sample differs between two equal samples")
-        convention.extra = (more[0] + 1, appended[None].clone())
+        convention.extra = (longer[0] + 1, appended[None].clone())
     for name, value in fixed.items():
         _compare(value, two.get(name), name, convention)
     return convention
 
 
 def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
+    """Note in `convention` how the argument at `path` is batched. Raises Unclear."""
     if isinstance(one, Tensor) and isinstance(two, Tensor):
         if one.shape == two.shape:
             return
@@ -145,10 +156,14 @@ def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
 
 
 def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Find the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
-    known = convention.listed | {convention.x, convention.time, *convention.batched}
+    """Note as `shared` the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
+    explained = convention.listed | {convention.x, convention.time, *convention.batched}
     mine, theirs = (
-        {path: value for path, value in leaves(arguments) if path not in known and path.split(".")[0] not in known}
+        {
+            path: value
+            for path, value in leaves(arguments)
+            if path not in explained and path.split(".")[0] not in explained
+        }
         for arguments in (one, other)
     )
     for path, value in mine.items():
@@ -159,7 +174,7 @@ def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, A
 
 
 def at(arguments: Mapping[str, Any], path: str) -> Any:
-    """The value at a path."""
+    """The value at a path in nested arguments."""
     value: Any = arguments
     for key in path.split("."):
         value = value[int(key)] if isinstance(value, list | tuple) else value[key]
@@ -167,7 +182,7 @@ def at(arguments: Mapping[str, Any], path: str) -> Any:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The prediction in what a denoiser returned: its first entry, stacked where that is a list."""
+    """The prediction in the output of a denoiser: its first entry, stacked where that is a list."""
     first = output if isinstance(output, Tensor | list) else output[0]
     return torch.stack(first) if isinstance(first, list) else first
 

@@ -1,4 +1,7 @@
-"""A guided step of a stock call: its two halves, and the rule that combines them, found by fitting it."""
+"""A step of a stock call with classifier-free guidance: its two predictions, and the rule that combines them.
+
+The pipeline's order of the two is not known beforehand, so the rule is fitted for both.
+"""
 
 import torch
 from torch import Tensor
@@ -15,31 +18,37 @@ RULES = (
 )
 
 
-def fit(first: Tensor, second: Tensor, given: Tensor, w: Tensor) -> tuple[GuidanceRule, bool] | None:
-    """The rule that makes `given` of the two halves, and whether the first is the unconditional one; None if none."""
+def fit(first: Tensor, second: Tensor, guided: Tensor, w: Tensor) -> tuple[GuidanceRule, bool] | None:
+    """The rule that makes `guided` of two predictions at scale `w`, and whether the first is the unconditional one.
+
+    None if no rule of RULES does. All predictions are (1, ...), `w` (1,).
+    """
     for unconditional_first in (True, False):
         u, c = (first, second) if unconditional_first else (second, first)
         for rule in RULES:
-            if torch.allclose(rule(c, u, w), given, rtol=1e-4, atol=1e-5 * float(given.abs().max())):
+            if torch.allclose(rule(c, u, w), guided, rtol=1e-4, atol=1e-5 * float(guided.abs().max())):
                 return rule, unconditional_first
     return None
 
 
 def nfe(convention: Convention, step: Step) -> int:
-    """How many samples the denoiser saw in a step."""
+    """The samples that the denoiser evaluated in a step (number of function evaluations)."""
     return sum(len(call.arguments[convention.x]) for call in step.calls)
 
 
 def split(convention: Convention, step: Step) -> list[tuple[dict[str, Tensor], Tensor]] | None:
-    """Conditions and native prediction of the two halves of a guided step, in the pipeline's order; None if not two."""
+    """Conditions and native prediction of each half of a guided step, in the pipeline's order.
+
+    The halves are two calls of the denoiser or one of twice the batch; None where a step is neither.
+    """
     calls = step.calls
     batches = [len(call.arguments[convention.x]) for call in calls]
-    whole = len(step.sample)
+    batch = len(step.sample)
     try:
-        if len(calls) == 2 and batches == [whole, whole]:
-            return [(convention.cond(call.arguments), convention.prediction(call.output, whole)) for call in calls]
+        if len(calls) == 2 and batches == [batch, batch]:
+            return [(convention.cond(call.arguments), convention.prediction(call.output, batch)) for call in calls]
         n = batches[0] // 2
-        if len(calls) == 1 and batches[0] == 2 * n and (whole in (n, 2 * n)):
+        if len(calls) == 1 and batches[0] == 2 * n and batch in (n, 2 * n):
             out = convention.prediction(calls[0].output, 2 * n)
             halves = (slice(0, n), slice(n, 2 * n))
             return [(convention.cond(calls[0].arguments, half), out[half]) for half in halves]

@@ -1,10 +1,10 @@
-"""Between a family's latents and what they stand for, by the tail of its own stock call; no family is named here.
+"""From pixels or sound to a teacher's latents and back, by the end of its own stock call; no family is named here.
 
 L    a sample as the scheduler has it                              (B, ...)
-D    what the pipeline hands to its VAE's decoder for it           (B, ...), or (B * frames, ...)
+D    the input of the VAE's decoder for it                         (B, ...), or (B * frames, ...)
 
-D is the entries of L in another order, each scaled and shifted. That is measured, not assumed: the stock call is made
-to end on probes of our choice, and the decoder's input is looked at. The map is then inverted for real data.
+D is the entries of L in another order, each scaled and shifted. This map is measured: the stock call is run with chosen
+L after its last step, and the decoder's input is recorded. It is then inverted for real data.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ BASE = 1024  # indices are probed in digits of this base, so that float32 holds 
 
 
 class Unmapped(Exception):
-    """Why real data cannot be encoded."""
+    """Why real data cannot be encoded, as a clause of a sentence."""
 
 
 @dataclass
 class LatentMap:
-    """D = L[order] * scale + shift; `pixels` is the shape of what the VAE decodes one sample to."""
+    """D = L[order] * scale + shift; `pixels` is the shape of a decoded batch of one sample."""
 
     vae: Any
     order: Tensor
@@ -56,7 +56,7 @@ class LatentMap:
 
 
 def latent_map(reading: Reading) -> LatentMap:
-    """Measure the map. Raises UserError where D is not the entries of L, scaled and shifted."""
+    """Measure the map of a teacher. Raises UserError where D is not the entries of L, scaled and shifted."""
     try:
         return _measure(reading)
     except Unmapped as error:
@@ -68,6 +68,7 @@ def latent_map(reading: Reading) -> LatentMap:
 
 @torch.no_grad()
 def _measure(reading: Reading) -> LatentMap:
+    """As `latent_map`. Raises Unmapped."""
     pipeline, shape = reading.stock.pipeline, reading.convention.sample_shape
     vae = next((v for n in ("vae", "vqvae") if isinstance(v := getattr(pipeline, n, None), nn.Module)), None)
     if vae is None or not hasattr(vae, "encode"):
@@ -96,26 +97,27 @@ def _measure(reading: Reading) -> LatentMap:
 
 
 def _decoder_input(reading: Reading, vae: nn.Module, L: Tensor) -> Tensor:
-    """What the VAE's decoder is given first when the stock call ends on L."""
-    seen: list[Tensor] = []
+    """The first input of the VAE's decoder when the stock call ends on L (1, ...). Raises Unmapped."""
+    inputs: list[Tensor] = []
 
-    def look(z: Tensor, *_: Any, **__: Any) -> Any:
-        seen.append(z.clone())
+    def record(z: Tensor, *_: Any, **__: Any) -> Any:
+        inputs.append(z.clone())
         raise trace.Stopped
 
     stock = reading.stock
-    whole: Any = vae
-    with trace.patched(vae, "decode", functools.wraps(whole.decode)(look)):
+    untyped: Any = vae
+    with trace.patched(vae, "decode", functools.wraps(untyped.decode)(record)):
         stock.watch(stock.arguments(ids_of(stock), 2, scale=reading.off), fake=True, replace=L)
-    if not seen:
+    if not inputs:
         raise Unmapped("its call ends without decoding")
-    return seen[0]
+    return inputs[0]
 
 
 class Decoder:
-    """Latents to what the pipeline returns for them, by the tail of the stock call, with the text encoders gone.
+    """Decodes latents as the pipeline does, by the end of its stock call, without its text encoders in memory.
 
-    What `encode_prompt` returned for a probe prompt is kept and given again, so that the call runs without them.
+    The results of `encode_prompt` for a probe prompt are recorded and returned again, so that the call runs without
+    the encoders.
     """
 
     def __init__(self, reading: Reading) -> None:
@@ -135,7 +137,7 @@ class Decoder:
             self._run(None)
 
     def drop_encoders(self) -> list[str]:
-        """Take the text encoders out of memory; the names of those that went. None go where the call needs them."""
+        """Remove the text encoders from the pipeline; their names. Nothing is removed where the call needs them."""
         pipeline = self.reading.stock.pipeline
         held = {
             n: v for n, v in pipeline.components.items() if n.startswith("text_encoder") and isinstance(v, nn.Module)
@@ -151,19 +153,23 @@ class Decoder:
         return list(held)
 
     def __call__(self, latents: Tensor) -> list[Any]:
-        """One entry a sample: a PIL image, a list of PIL images or an array of frames, or an array of audio samples."""
+        """The decoded samples of `latents` (B, ...), one entry each.
+
+        An entry is a PIL image, a list of PIL images or an array of frames, or an array of audio samples.
+        """
         return [self._run(L[None]) for L in latents]
 
     def _run(self, L: Tensor | None) -> Any:
-        reading, left = self.reading, list(self.answers)
+        """The stock call's sample for the latents L (1, ...); for None its first step only, and no result."""
+        reading, answers = self.reading, list(self.answers)
 
         def replay(*_: Any, **__: Any) -> Any:
-            return left.pop(0)
+            return answers.pop(0)
 
         stock = reading.stock
         arguments = stock.arguments(ids_of(stock), 2, scale=reading.off)
         with contextlib.ExitStack() as stack:
-            if left:
+            if answers:
                 signature_of = functools.wraps(stock.pipeline.encode_prompt)
                 stack.enter_context(trace.patched(stock.pipeline, "encode_prompt", signature_of(replay)))
             if L is None:

@@ -1,4 +1,4 @@
-"""From a folder, a Hub id or a single file to a diffusers pipeline, safely, and then to what is read from it."""
+"""Loading a diffusers pipeline from a folder, a Hub id or a single file, and reading it as a teacher."""
 
 import functools
 from collections.abc import Mapping
@@ -11,6 +11,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from scm_distill import builtin
+from scm_distill.artifacts import files
+from scm_distill.artifacts.files import Damaged
+from scm_distill.artifacts.layout import INDEX
 from scm_distill.errors import UserError, one_line
 from scm_distill.teachers import families, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
@@ -27,10 +30,11 @@ def load(
     call: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
 ) -> Teacher:
-    """Read a pipeline folder, `builtin:NAME`, Hub id, or single file of the class `pipeline` with the folder `config`.
+    """The teacher in `repo`: a pipeline folder, `builtin:NAME`, a Hub id, or a single .safetensors file.
 
-    In float32, on `device` (the CPU). `call` are arguments of its stock call, such as height and num_frames. Raises
-    UserError when it is missing, damaged, or of a kind that cannot be read.
+    A single file needs the name of its diffusers class, `pipeline`, and `config`, a folder or Hub id with the
+    configuration of its parts. It is loaded in float32 on `device` (default: the CPU). `call` are arguments of the
+    stock call, such as height and num_frames. Raises UserError when it is missing, damaged, or cannot be read.
     """
     if repo.endswith(".safetensors"):
         again = functools.partial(_single_file, repo, pipeline, config)
@@ -71,7 +75,7 @@ def load_pipeline(
     config: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    """A pipeline as stock diffusers gives it, nothing read; `repo` and so on as in `load`.
+    """The stock diffusers pipeline in `repo`, in `dtype`, without reading it; arguments as in `load`.
 
     Raises UserError when it is missing or damaged.
     """
@@ -80,20 +84,23 @@ def load_pipeline(
     return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
 
 
-def index(repo: str, revision: str | None = None) -> dict[str, Any]:
-    """The model_index.json of a pipeline. Raises UserError when it is missing or damaged."""
+def index(repo: str, revision: str | None = None) -> dict[str, object]:
+    """The contents of the model_index.json of `repo`. Raises UserError when it is missing or damaged."""
     return _index(resolve(repo), repo, revision)
 
 
 def resolve(repo: str) -> str:
-    """Turn `builtin:NAME` into the packaged folder, and check that a local path is a pipeline folder."""
+    """The folder of `builtin:NAME` or of a local path, or the Hub id `repo` itself. Raises UserError.
+
+    A local path must be a pipeline folder; a Hub id is not looked up.
+    """
     if packaged := builtin.path(repo):
         if not packaged.is_dir():
             raise UserError(f"This package has no teacher {repo!r}.", "The one that ships is builtin:digits/teacher.")
         return str(packaged)
     path = Path(repo).expanduser()
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
+        if not (path / INDEX).is_file():
             raise UserError(
                 f"{repo} is no diffusers pipeline folder: it has no model_index.json.",
                 "Give the folder that save_pretrained of a pipeline wrote, or a Hub id.",
@@ -104,9 +111,20 @@ def resolve(repo: str) -> str:
     return repo
 
 
-def _index(folder: str, repo: str, revision: str | None) -> dict[str, Any]:
+def _index(folder: str, repo: str, revision: str | None) -> dict[str, object]:
+    path = Path(folder) / INDEX
     try:
+        if path.exists():  # diffusers' own errors do not name the file
+            parts = files.read_json(path)
+            wrong = [name for name, kind in parts.items() if isinstance(kind, list) and len(kind) != 2]
+            if wrong or not isinstance(parts.get("_class_name"), str):
+                raise Damaged(path, f"is damaged at {', '.join(wrong) or '_class_name'}")
         return dict(DiffusionPipeline.load_config(folder, revision=revision))
+    except Damaged as error:
+        fix = (
+            "Give a folder as save_pretrained of a pipeline writes it; an export is made again by train --resume auto."
+        )
+        raise UserError(error.problem, fix) from error
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         raise _failure(folder, repo, error, allow_pickle=False) from error
 
@@ -122,13 +140,13 @@ def _from_pretrained(
 ) -> Any:
     try:
         safe = None if allow_pickle else True
-        known = DiffusionPipeline.load_config(folder, revision=revision)
-        modules = {name: value for name, value in parts.items() if isinstance(known.get(name), list | tuple)}
+        index = DiffusionPipeline.load_config(folder, revision=revision)
+        modules = {name: value for name, value in parts.items() if isinstance(index.get(name), list | tuple)}
         named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
         loaded = DiffusionPipeline.from_pretrained(
             folder, revision=revision, use_safetensors=safe, **{named: dtype}, **modules
         )
-        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own part over the given one
+        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own over it
         settings = {name: value for name, value in parts.items() if name not in modules}
         loaded.register_to_config(**settings)
         return loaded
@@ -168,12 +186,12 @@ def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) ->
 
 
 def hub_id_of(repo: str) -> str | None:
-    """The repository of the Hub that `repo` names; None for a folder, a file and what is built in. Raises UserError."""
+    """The Hub id that `repo` is; None for a folder, a file or a builtin. Raises UserError."""
     return None if repo.endswith(".safetensors") or Path(resolve(repo)).is_dir() else repo
 
 
 def license_of(repo: str) -> dict[str, str]:
-    """The licence fields of a teacher's own card, as far as they are at hand without a download. Raises UserError."""
+    """The licence fields of a teacher's own card, if it is on this machine; nothing is downloaded. Raises UserError."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.repocard import metadata_load
 

@@ -1,4 +1,4 @@
-"""What a stock scheduler is: its kind, what its model output means, and the clock that its pipeline's calls show."""
+"""Reading a stock scheduler: its kind, the meaning of its model output, and the denoiser's clock."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,16 @@ FIRST_STEP_IS_DDIM = (
 
 
 class Unreadable(Exception):
-    """Why a scheduler cannot be read."""
+    """Why a scheduler cannot be read, as a clause of a sentence about the pipeline."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A native schedule: `clock(sigma_d)` and `prediction` say how F is made of what the scheduler is given.
+    """A native schedule: its kind, the prediction of its model output, and its `clock(sigma_d)`.
 
-    `sign` is -1 where the scheduler's model output is minus the named prediction; `sigma_data` is what an EDM network's
-    preconditioning fixes sigma_d to, None for others. `alphas_cumprod` is that of the discrete kind.
+    `sign` is -1 where the scheduler's model output is minus that prediction; `sigma_data` is the sigma_d that the
+    preconditioning of an EDM network fixes, None for others. `alphas_cumprod` (K,) is that of the discrete kind. `note`
+    is the clock in words.
     """
 
     kind: Literal["vp", "flow", "edm"]
@@ -39,7 +40,10 @@ class Schedule:
     note: str = ""
 
     def t_of(self, tau: float, sigma: float | None, sigma_d: float) -> float:
-        """The time of a stock step: by the scheduler's own sigma where it keeps one, since some round their tau."""
+        """The TrigFlow time of a stock step: by its `sigma` where the scheduler has one, else by the denoiser's `tau`.
+
+        Some pipelines round tau.
+        """
         if sigma is not None and self.kind == "flow":
             return float(flow_to_t(torch.tensor(sigma, dtype=torch.float64), sigma_d))
         if sigma is not None and self.kind == "edm":
@@ -48,7 +52,10 @@ class Schedule:
 
 
 def kind_of(scheduler: Any) -> Literal["vp", "flow", "edm"]:
-    """By class and configuration: flow first, since flow schedulers may carry alphas_cumprod. Raises Unreadable."""
+    """The kind of a scheduler, by class and configuration. Raises Unreadable.
+
+    Flow comes first, since flow schedulers may have alphas_cumprod.
+    """
     name, config = type(scheduler).__name__, scheduler.config
     if (
         name.startswith("FlowMatch")
@@ -64,7 +71,7 @@ def kind_of(scheduler: Any) -> Literal["vp", "flow", "edm"]:
 
 
 def discrete(scheduler: Any) -> Schedule:
-    """A variance-preserving one with a table of alphas_cumprod. Raises Unreadable."""
+    """The schedule of a variance-preserving scheduler with a table of alphas_cumprod. Raises Unreadable."""
     prediction = scheduler.config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise Unreadable(f"its scheduler predicts {prediction!r}")
@@ -77,7 +84,10 @@ def discrete(scheduler: Any) -> Schedule:
 
 
 def edm(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Schedule:
-    """An EDM-preconditioned one. Raises Unreadable where its pipeline's times fit neither of the two known maps."""
+    """The schedule of an EDM scheduler, from the denoiser's times and the scheduler's sigmas over a stock call.
+
+    Raises Unreadable where they fit neither of the two known clocks.
+    """
     config = scheduler.config
     prediction, data = config.get("prediction_type", "epsilon"), float(config.get("sigma_data", 1.0))
     if prediction not in ("epsilon", "v_prediction"):
@@ -88,27 +98,32 @@ def edm(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sched
         clock = EDMClock(kind, data, low, high)
         if (clock.network_time((sigma / data).arctan()) - tau).abs().max() < 1e-4:
             sign = 1.0 if prediction == "epsilon" else -1.0  # c_out of diffusers is +, and - for v_prediction
-            return Schedule("edm", "edm", partial(_same, clock), sign, data, note=f"tau = {kind} of sigma")
+            return Schedule("edm", "edm", partial(_constant, clock), sign, data, note=f"tau = {kind} of sigma")
     raise Unreadable("the times of its EDM denoiser are neither ln(sigma)/4 nor arctan(sigma)")
 
 
-def _same(clock: Clock, _: float) -> Clock:
+def _constant(clock: Clock, _: float) -> Clock:
+    """`clock`, for any sigma_d."""
     return clock
 
 
 def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Schedule:
-    """A rectified flow: tau is affine in s, or else the table of its own stock call."""
+    """The schedule of a rectified flow, from the denoiser's times and the scheduler's sigmas over a stock call.
+
+    tau is affine in s where that fits, else interpolated between the pairs of the call. Raises Unreadable where tau
+    does not increase with s.
+    """
     inverted = bool(scheduler.config.get("invert_sigmas", False))
     s = torch.tensor(sigmas, dtype=torch.float64)
     tau = torch.tensor(taus, dtype=torch.float64)
     sign = -1.0 if inverted else 1.0
     if inverted:
         s = 1 - s
-    whole = bool((tau == tau.round()).all())
+    integers = bool((tau == tau.round()).all())
     slope, offset = _affine(s, tau)
     for a, b in ((1000.0, 0.0), (1.0, 0.0), (-1.0, 1.0), (-1000.0, 1000.0), (slope, offset)):
         off = (a * s + b - tau).abs().max()
-        if off < (1.0 + 1e-6 if whole and abs(a) > 100 else 2e-4 * abs(a)):
+        if off < (1.0 + 1e-6 if integers and abs(a) > 100 else 2e-4 * abs(a)):
             note = f"tau = {a:.6g} s" + (f" + {b:.6g}" if b else "")
             return Schedule("flow", "flow", lambda d, a=a, b=b: FlowClock(a, b, d), sign, note=note)  # type: ignore[misc]
     order = s.argsort()
@@ -123,7 +138,7 @@ def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sche
 
 
 def _affine(s: Tensor, tau: Tensor) -> tuple[float, float]:
-    """Least squares."""
+    """Slope and offset of tau over s, by least squares."""
     design = torch.stack([s, torch.ones_like(s)], 1)
     slope, offset = torch.linalg.lstsq(design, tau[:, None]).solution.flatten().tolist()
     return slope, offset

@@ -1,19 +1,18 @@
-"""The stock call of a pipeline: which arguments drive it, and a stand-in for its denoiser that costs nothing."""
+"""The stock call of a pipeline: which arguments drive it, and how to run it with a fake denoiser."""
 
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
 from scm_distill.teachers import trace
 
-Driver = Literal["none", "labels", "prompt"]
-Modality = Literal["image", "video", "audio"]
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
@@ -32,7 +31,7 @@ RESERVED = {  # arguments of the stock call that have a setting of their own, or
 
 
 def refusal(pipeline: Any, why: str) -> UserError:
-    """The error for a pipeline, or what goes by this name, that cannot be read."""
+    """The error for a `pipeline` (or its name) that cannot be read, `why` being a clause after a colon."""
     name = pipeline if isinstance(pipeline, str) else type(pipeline).__name__
     return UserError(
         f"{name} cannot be read: {why}.",
@@ -42,15 +41,18 @@ def refusal(pipeline: Any, why: str) -> UserError:
 
 @dataclass
 class StockCall:
-    """A pipeline and how its call is driven; `extra` are arguments of the user's, such as height or num_frames."""
+    """A pipeline and how its call is driven: by prompts, class labels or nothing.
+
+    `extra` are the arguments of the user's teacher.call, such as height. `denoiser` is the name of the component.
+    """
 
     pipeline: Any
     extra: dict[str, Any]
     driver: Driver
     denoiser: str
     guided_by: str | None  # the argument that scales classifier-free guidance
-    embeds_guidance: bool  # the denoiser itself is told the scale
-    template: Any = None  # an output of the denoiser, once seen
+    embeds_guidance: bool  # the scale is an input of the denoiser itself
+    template: Any = None  # batch size and output of the first recorded call of the denoiser
 
     @property
     def net(self) -> nn.Module:
@@ -72,33 +74,35 @@ class StockCall:
         embedded: float | None = None,
         negative: str = "",
     ) -> dict[str, Any]:
-        """The call for these prompts or classes; `scale` drives guidance, `embedded` is told to the denoiser."""
-        known = inspect.signature(self.pipeline.__call__).parameters
+        """The arguments of a call for prompts or class labels `ids`, with `steps` scheduler steps.
+
+        `scale` is the scale of classifier-free guidance, `embedded` the one that is an input of the denoiser.
+        """
+        parameters = inspect.signature(self.pipeline.__call__).parameters
         call: dict[str, Any] = {"num_inference_steps": steps}
         if self.driver == "prompt":
             call["prompt"] = list(ids)
         elif self.driver == "labels":
             call["class_labels"] = list(ids)
-        elif "batch_size" in known:
+        elif "batch_size" in parameters:
             call["batch_size"] = len(ids)
         if scale is not None and self.guided_by:
             call[self.guided_by] = scale
             wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
-            if self.driver == "prompt" and "negative_prompt" in known and (negative or wants_negative):
+            if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = [negative or " "] * len(ids)
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
         return call | self.extra
 
-    def watch(self, arguments: Mapping[str, Any], *, fake: bool = False, **how: Any) -> trace.Trace:
-        """Run the stock call under watch; a `fake` denoiser answers zeros of the shape that was seen."""
-        stand_in = self._fake if fake else None
-        seen = trace.watch(self.pipeline, self.denoisers, arguments, fake=stand_in, **how)
-        calls = [*(c for s in seen.steps for c in s.calls), *seen.calls]
+    def watch(self, arguments: Mapping[str, Any], *, fake: bool = False, **options: Any) -> trace.Trace:
+        """Run and record the stock call, see `trace.watch`; a `fake` denoiser returns zeros of the recorded shape."""
+        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=self._fake if fake else None, **options)
+        calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]
             self.template = (len(next(iter(first.arguments.values()))), first.output)
-        return seen
+        return recorded
 
     def _fake(self, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template
@@ -106,28 +110,32 @@ class StockCall:
 
 
 def modality_of(pipeline: Any) -> Modality:
-    """What a pipeline makes, by the arguments of its call."""
-    known = inspect.signature(pipeline.__call__).parameters
-    if any(name.startswith("audio") for name in known):
+    """The kind of a pipeline's samples, by the arguments of its call."""
+    parameters = inspect.signature(pipeline.__call__).parameters
+    if any(name.startswith("audio") for name in parameters):
         return "audio"
-    return "video" if {"num_frames", "video_length", "frames"} & set(known) else "image"
+    return "video" if {"num_frames", "video_length", "frames"} & set(parameters) else "image"
 
 
-def _zeros(value: Any, batch: int, wanted: int) -> Any:
-    """Zeros like an output of the denoiser seen at `batch`, for a batch of `wanted`."""
+def _zeros(value: Any, batch: int, size: int) -> Any:
+    """Zeros of the structure of `value`, an output of the denoiser for `batch` samples, for `size` samples."""
     if isinstance(value, Tensor):
-        return value.new_zeros(len(value) // batch * wanted, *value.shape[1:])
+        return value.new_zeros(len(value) // batch * size, *value.shape[1:])
     if isinstance(value, list) and value:
-        return [torch.zeros_like(value[0]) for _ in range(len(value) // batch * wanted)]
+        return [torch.zeros_like(value[0]) for _ in range(len(value) // batch * size)]
     if isinstance(value, tuple):
-        return tuple(_zeros(v, batch, wanted) for v in value)
+        return tuple(_zeros(v, batch, size) for v in value)
     if hasattr(value, "items"):
-        return type(value)(**{k: _zeros(v, batch, wanted) for k, v in value.items()})
+        return type(value)(**{k: _zeros(v, batch, size) for k, v in value.items()})
     return value
 
 
 def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
-    """Find out how the call of `pipeline` is driven. Raises UserError where it is not by prompts, labels or nothing."""
+    """How the call of `pipeline` is driven, with the arguments `extra` of teacher.call.
+
+    Raises UserError for a pipeline without a known denoiser, for arguments that it does not take or that have settings
+    of their own, and where its call needs more than prompts or labels.
+    """
     parameters = inspect.signature(pipeline.__call__).parameters
     present = [name for name in DENOISERS if isinstance(getattr(pipeline, name, None), nn.Module)]
     if not present:

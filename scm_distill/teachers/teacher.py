@@ -1,4 +1,4 @@
-"""What was read from a checkpoint, however it was read."""
+"""A teacher: what was read from a checkpoint, and where it came from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,12 +18,16 @@ from scm_distill.teachers.reading import Reading
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pipeline comes from, and how to load it again; `hub_id` is None for what is on this machine."""
+    """Where a pipeline comes from, and how to load it again.
+
+    `repo` is the name that the user gave, `hub_id` its Hub id, None for a folder, a file or a builtin. `load(**parts)`
+    is the pipeline with these components and settings in place of its own.
+    """
 
     repo: str
     hub_id: str | None
     license: Mapping[str, str]
-    load: Callable[..., Any]  # the pipeline again, with these parts in place of its own
+    load: Callable[..., Any]
 
     @property
     def name(self) -> str:
@@ -33,11 +37,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A denoiser, its schedule and its conventions.
+    """A denoiser, its schedule, and how it is called.
 
     `net` is called by `convention` (None: net(x_nat, k, **cond)); `sample_shape` is that of one sample as the scheduler
-    has it: pixels in [-1, 1], latents, or packed latents. `classes` is the number of labels that a condition may be,
-    None where it is none. `reading` is None for a pixel UNet, which needs no tracing.
+    has it: pixels in [-1, 1], latents, or packed latents. `clock(sigma_d)` is the denoiser's clock. `classes` is the
+    number of class labels, None where the teacher is not driven by labels. `rule` is that of its guidance, None where
+    it has none. `reading` is None for a pixel UNet, which is not traced.
     """
 
     source: Source
@@ -45,7 +50,7 @@ class Teacher:
     net: nn.Module
     scheduler: Any
     prediction: Prediction
-    clock: Callable[[float], Clock]  # of sigma_d
+    clock: Callable[[float], Clock]
     sample_shape: tuple[int, ...]
     classes: int | None = None
     alphas_cumprod: Tensor | None = None
@@ -55,7 +60,7 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        """A name for cards."""
+        """The source's name, for cards."""
         return self.source.name
 
     @property
@@ -64,7 +69,7 @@ class Teacher:
         return self.reading is None
 
     def cond(self, labels: Tensor | None) -> dict[str, Tensor]:
-        """Class labels (B,) as the keyword arguments of a pixel UNet; nothing for an unconditional one."""
+        """The `cond` of a pixel UNet: its class labels (B,), or nothing for an unconditional one. Raises ValueError."""
         if self.classes is None:
             return {}
         if labels is None:

@@ -1,7 +1,7 @@
-"""Watching a stock pipeline call: what its denoiser is given and gives, what its scheduler is given and draws.
+"""Recording a stock pipeline call: inputs and outputs of its denoiser and of its scheduler, step by step.
 
-Nothing of the pipeline is re-implemented here. A call is stopped once it has shown what was asked for; with a fake
-denoiser it costs no network evaluation, and with `replace` its tail runs on latents of our choice.
+The pipeline's own code runs, patched at these two places. A call can be stopped after some steps; with a fake denoiser
+it costs no network evaluation, and with `replace` what follows the last step (decoding) runs on chosen latents.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ Fake = Callable[[Mapping[str, Any]], Any]
 
 
 class Stopped(Exception):
-    """Raised inside the stock call once enough was seen."""
+    """Raised inside the stock call to end it."""
 
 
 @dataclass
 class Call:
-    """One call of a denoiser: its arguments by the names of its signature, and its output as it came."""
+    """One call of the denoiser named `denoiser`: its arguments by the names of its signature, and its output."""
 
     denoiser: str
     arguments: dict[str, Any]
@@ -33,20 +33,24 @@ class Call:
 
 @dataclass
 class Step:
-    """One scheduler step and the denoiser calls before it; `sigma` is where the scheduler keeps one."""
+    """One scheduler step and the denoiser calls before it.
+
+    `sigma` is the step's entry of the scheduler's `sigmas`, None without such a table. `draws` are the normal draws of
+    the scheduler. `x_0` is the scheduler's own estimate of x_0, where it returns one.
+    """
 
     calls: list[Call]
     model_output: Tensor
     sample: Tensor
     sigma: float | None = None
     draws: list[Tensor] = field(default_factory=list)
-    x_0: Tensor | None = None  # where the scheduler says what it takes for it
+    x_0: Tensor | None = None
     prev_sample: Tensor | None = None
 
 
 @dataclass
 class Trace:
-    """What one stock call showed; `result` is its return value where it ran to the end."""
+    """The record of one stock call; `result` is its return value, None where it was stopped."""
 
     steps: list[Step] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)  # since the last step
@@ -55,7 +59,7 @@ class Trace:
 
 @contextmanager
 def patched(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """An attribute of this one object replaced for as long as this lasts."""
+    """A context in which the attribute `name` of the object `owner` is `function`."""
     before = owner.__dict__.get(name)
     owner.__dict__[name] = function
     try:
@@ -69,17 +73,17 @@ def patched(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[Non
 
 @contextmanager
 def _draws_into(draws: list[Tensor]) -> Iterator[None]:
-    """Note every normal draw that the scheduler makes; the draws themselves are as they would have been."""
+    """A context in which every result of torch.randn and torch.randn_like is appended to `draws`."""
     randn, randn_like = torch.randn, torch.randn_like
 
-    def noted(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def recorded(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def wrapper(*args: Any, **kwargs: Any) -> Tensor:
             draws.append(draw(*args, **kwargs))
             return draws[-1]
 
         return wrapper
 
-    torch.randn, torch.randn_like = noted(randn), noted(randn_like)
+    torch.randn, torch.randn_like = recorded(randn), recorded(randn_like)
     try:
         yield
     finally:
@@ -88,7 +92,7 @@ def _draws_into(draws: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _quiet(pipeline: Any) -> Iterator[None]:
-    """No progress bar of the pipeline's own."""
+    """A context in which the pipeline shows no progress bar."""
     settings = dict(getattr(pipeline, "_progress_bar_config", {}) or {})
     pipeline.set_progress_bar_config(disable=True)
     try:
@@ -108,12 +112,13 @@ def watch(
     replace: Tensor | None = None,
     seed: int = 0,
 ) -> Trace:
-    """Run `pipeline(**arguments)` and return what it did, stopped after `steps` scheduler steps (None: to its end).
+    """Run `pipeline(**arguments)` and record it; it is stopped after `steps` scheduler steps (None: runs to its end).
 
-    `fake` stands in for the denoisers; `replace` becomes the result of every scheduler step. The global random state
-    is left as it was; inside the call it is seeded with `seed`, and is the generator of the call where it takes one.
+    `fake`, if given, is called in place of the denoisers, with their arguments by name; `replace` becomes the result of
+    every scheduler step. The global random state is restored afterwards; inside the call it is seeded with `seed`, and
+    is the call's generator where the call takes one.
     """
-    seen = Trace()
+    trace = Trace()
     scheduler = pipeline.scheduler
     step_signature, step_function = inspect.signature(scheduler.step), scheduler.step
 
@@ -129,7 +134,7 @@ def watch(
                 [v.clone() for v in bound[x]] if isinstance(bound[x], list) else bound[x].clone()
             )  # some update it in place
             output = forward(*args, **kwargs) if fake is None else fake(bound)
-            seen.calls.append(Call(name, bound, output))
+            trace.calls.append(Call(name, bound, output))
             return output
 
         return wrapper
@@ -138,18 +143,18 @@ def watch(
     def watched_step(*args: Any, **kwargs: Any) -> Any:
         bound = step_signature.bind(*args, **kwargs).arguments
         sample = bound["sample"]
-        step = Step(seen.calls, bound["model_output"].clone(), sample.clone())
-        seen.calls = []
-        seen.steps.append(step)
+        step = Step(trace.calls, bound["model_output"].clone(), sample.clone())
+        trace.calls = []
+        trace.steps.append(step)
         with _draws_into(step.draws):
             result = step_function(*args, **kwargs)
         index, sigmas = getattr(scheduler, "step_index", None), getattr(scheduler, "sigmas", None)
         if index is not None and sigmas is not None and index < len(sigmas):
             step.sigma = float(sigmas[index - 1])
         step.prev_sample = result[0]
-        said = result[1] if len(result) > 1 else getattr(result, "pred_original_sample", None)
-        step.x_0 = said.clone() if isinstance(said, Tensor) and said.shape == sample.shape else None
-        if steps is not None and len(seen.steps) >= steps:
+        x_0 = result[1] if len(result) > 1 else getattr(result, "pred_original_sample", None)
+        step.x_0 = x_0.clone() if isinstance(x_0, Tensor) and x_0.shape == sample.shape else None
+        if steps is not None and len(trace.steps) >= steps:
             raise Stopped
         if replace is not None:
             if isinstance(result, tuple):
@@ -167,8 +172,8 @@ def watch(
         generator = torch.random.manual_seed(seed)
         if "generator" in inspect.signature(pipeline.__call__).parameters:
             arguments = {"generator": generator, **arguments}
-        seen.result = pipeline(**arguments)
-    return seen
+        trace.result = pipeline(**arguments)
+    return trace
 
 
 def _devices(pipeline: Any) -> list[torch.device]:
@@ -177,15 +182,18 @@ def _devices(pipeline: Any) -> list[torch.device]:
 
 @dataclass(frozen=True)
 class ReferenceStep:
-    """One step of a stock call: what its denoiser was given, and what its scheduler was given."""
+    """One step of a stock call, to compare a network with: the denoiser's inputs and the scheduler's.
 
-    what: str
-    x_nat: Tensor  # (1, ...)
-    t: Callable[[float], float]  # of sigma_d, by what the denoiser was told
-    cond: dict[str, Tensor]  # with w and the unconditional half where guidance was on
-    native: Tensor  # the native prediction as the scheduler was given it
-    next_x_nat: Tensor | None = None  # after the scheduler's step, where that is a DDIM step
-    step: Callable[[float], tuple[float, float]] | None = None  # of sigma_d: its times, by the scheduler's own sigmas
-    tau: float | None = None  # what the denoiser was told
-    t_of_sigma: Callable[[float], float] | None = None  # of sigma_d, where the scheduler keeps a sigma
-    x_0: Tensor | None = None  # what the scheduler took for it, where it says so and does not clip
+    Times are functions of sigma_d, which is chosen later. Batches are of one sample, two in "two samples".
+    """
+
+    what: str  # "plain", "guided" or "two samples"
+    x_nat: Tensor  # the denoiser's input, (B, ...)
+    t: Callable[[float], float]  # TrigFlow time by the denoiser's own time tau
+    cond: dict[str, Tensor]  # conditions; of a guided step with w and u/NAME
+    native: Tensor  # the native prediction as the scheduler received it, (B, ...)
+    next_x_nat: Tensor | None = None  # the denoiser's next input, where the scheduler's step is a DDIM step
+    step: Callable[[float], tuple[float, float]] | None = None  # TrigFlow times of that DDIM step, from and to
+    tau: float | None = None  # the denoiser's own time
+    t_of_sigma: Callable[[float], float] | None = None  # TrigFlow time by the scheduler's sigma, where it has one
+    x_0: Tensor | None = None  # the scheduler's estimate of x_0, where it returns one without clipping

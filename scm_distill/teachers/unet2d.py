@@ -1,4 +1,4 @@
-"""Pixel pipelines of UNet2DModel and a discrete VP scheduler: DDPMPipeline, DDIMPipeline and their like.
+"""Reading pixel pipelines of a UNet2DModel and a discrete VP scheduler: DDPMPipeline, DDIMPipeline and their like.
 
 They are read by their configuration, not by their stock call: it takes no labels, so it cannot drive a
 class-conditional one.
@@ -37,7 +37,7 @@ def _components(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read(pipeline: Any, source: Source) -> Teacher:
-    """Read the pipeline. Raises UserError for what cannot be read."""
+    """The teacher that a loaded pixel pipeline is. Raises UserError for a network or scheduler that cannot be read."""
     refuse = functools.partial(refusal, source.repo)
     net: Any = pipeline.unet
     try:

@@ -1,5 +1,7 @@
 """The batches of a run: how many samples a process takes at a time, and what each micro-batch is made of.
 
+All of it is a function of (seed, step) alone, so that a resumed run needs no state of a loader or generator.
+
 x_0, z   data and noise, both of standard deviation sigma_d                    (B, ...)
 t        time in radians, float64                                              (B,)
 cond     what the network is given beside them, see models/network.py          {name: (B, ...)}
@@ -9,12 +11,14 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
-from scm_distill import config, data
+from scm_distill import config
 from scm_distill.autodiff.derivatives import Memory
 from scm_distill.data import Data
 from scm_distill.errors import UserError
@@ -48,7 +52,7 @@ class BatchSource:
 
     def _steps(self, purpose: str, seed: int, step: int) -> Iterator[list[Batch]]:
         d = self.draws
-        loader = data.batches(
+        loader = read_samples(
             self.samples, batch=d.batch, micro=d.micro, rank=d.rank, world=d.world,
             seed=seed, first=step, workers=self.workers,
         )  # fmt: skip
@@ -114,3 +118,52 @@ def evaluation_batch(micro: int, memory: Memory) -> int:
 def probe_batch(micro: int, shape: Sequence[int]) -> int:
     """The samples of `shape` that the teacher sees at a time before memory is planned: more if they are tiny."""
     return max(micro, TINY // math.prod(shape))
+
+
+class _Order(Sampler[list[int]]):
+    """The indices of micro-batch after micro-batch: this process's share of the global batch, from step `first` on.
+
+    With groups, a step stays in the group of its first sample: the others give way to members of that group, whatever
+    the number of processes.
+    """
+
+    def __init__(self, data: Data, batch: int, micro: int, rank: int, world: int, seed: int, first: int) -> None:
+        self.size, self.batch, self.micro, self.rank, self.world = len(data), batch, micro, rank, world
+        self.seed, self.first, self.groups = seed, first, data.groups
+        self.epoch = lru_cache(2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.size, generator=generator)
+
+    def _at(self, position: int) -> int:
+        return int(self.epoch(position // self.size)[position % self.size])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.first
+        while True:
+            share = range(step * self.batch + self.rank, (step + 1) * self.batch, self.world)
+            indices = [self._at(position) for position in share]
+            if self.groups is not None:
+                group = self.groups[self._at(step * self.batch)]
+                members = (self.groups == group).nonzero().flatten()
+                others = [int(members[position * 2_654_435_761 % len(members)]) for position in share]
+                indices = [i if self.groups[i] == group else o for i, o in zip(indices, others, strict=True)]
+            for i in range(0, len(indices), self.micro):
+                yield indices[i : i + self.micro]
+            step += 1
+
+
+def _as_it_is(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair
+
+
+def read_samples(
+    samples: Data, *, batch: int, micro: int, rank: int, world: int, seed: int, first: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless micro-batches (x_0, ids) of optimizer steps `first`, `first` + 1, ...
+
+    `batch` is global; sample j of it belongs to rank j mod `world`. Every epoch is a fresh permutation.
+    """
+    order = _Order(samples, batch, micro, rank, world, seed, first)
+    return iter(DataLoader(samples, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is))  # type: ignore[arg-type]

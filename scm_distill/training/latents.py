@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from scm_distill import config, teachers
-from scm_distill.artifacts.files import save_tensors
+from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
 from scm_distill.errors import UserError
@@ -99,6 +99,8 @@ def prepare(
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
     with accelerator.main_process_first():
+        if path.is_file() and not is_tensors(path):
+            report.say(f"{FILE} is damaged: it is made again")
         if not _made_with(path, key):
             if source.latent_map is not None:
                 x_0 = _encode(source.latent_map, source.files or [], report)
@@ -129,7 +131,7 @@ def _key(recipe: config.Recipe, identity: str, source: DataSource) -> str:
 
 def _made_with(path: Path, key: str) -> bool:
     """Whether there is a latents file at `path` whose metadata carries `key`."""
-    if not path.is_file():
+    if not is_tensors(path):
         return False
     with safe_open(path, "pt") as file:
         return bool((file.metadata() or {}).get("key") == key)

@@ -88,7 +88,7 @@ class Run:
             group["lr"] = optimizer.lr(self.step, setup.recipe.train.steps, settings)
         student = partial(wrapped, derivative=setup.derivative)
         for i, batch in enumerate(batches):
-            x_0, z, t, cond = to_device(batch, setup.device)
+            x_0, z, t, cond = to_device(batch, accelerator.device)
             with distributed.accumulating(accelerator, wrapped, last=i == len(batches) - 1):
                 loss = objective(student, setup.loaded.F_teacher, x_0, z, t, cond, self.step)
                 (loss.total / len(batches)).backward()

@@ -233,7 +233,7 @@ def layout(recipe: config.Recipe, planner: Planner, accelerator: Accelerator, re
     """The recipe's memory layout; `auto` is fast where that fits into what every process has."""
     device = accelerator.device
     free = int(distributed.min_over_ranks(accelerator, torch.tensor([available(device)], device=device)))
-    weights = 24 * sum(p.numel() for p in planner.network.parameters())
+    weights = sum(planner.resident(recipe).values())
     if device.type != "cuda" and weights <= NOTICED * free:
         return "lean" if recipe.train.memory == "lean" else "fast"
     memory: Memory = "fast" if recipe.train.compile != "off" else planner.fit(recipe, free)

@@ -1,4 +1,4 @@
-"""Folders, arrays, and the order of batches."""
+"""Folders and arrays of images."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scm_distill.data import batches, open_images
+from scm_distill.data import open_images
 from scm_distill.data.images import to_tensor
 from scm_distill.data.pictures import FRAME, grid, to_images
 from scm_distill.errors import UserError
@@ -77,30 +77,3 @@ def test_empty_folders_damaged_images_and_wrong_arrays_are_refused(tmp_path: Pat
     np.savez(tmp_path / "f.npz", images=np.zeros((2, 8, 8)))
     with pytest.raises(UserError, match="float64"):
         open_images(str(tmp_path / "f.npz"), (1, 8, 8))
-
-
-def draw(first: int, rank: int, world: int, micro: int, count: int) -> list[list[float]]:
-    images = open_images("builtin:digits/data.npz", (1, 8, 8))
-    stream = batches(images, batch=8, micro=micro, rank=rank, world=world, seed=3, first=first, workers=0)
-    return [x_0.flatten(1).sum(1).tolist() for x_0, _ in (next(stream) for _ in range(count))]
-
-
-def test_the_batch_of_a_step_depends_on_nothing_but_the_step() -> None:
-    assert draw(0, 0, 1, 8, 5)[3:] == draw(3, 0, 1, 8, 2)
-
-
-def test_processes_and_accumulation_share_out_the_same_batch() -> None:
-    whole = draw(2, 0, 1, 8, 1)[0]
-    assert [x for part in draw(2, 0, 1, 4, 2) for x in part] == whole
-    halves = [draw(2, rank, 2, 4, 1)[0] for rank in (0, 1)]
-    assert [x for pair in zip(*halves, strict=True) for x in pair] == whole
-
-
-def test_an_epoch_sees_every_image_once() -> None:
-    images = open_images("builtin:digits/data.npz", (1, 8, 8))
-    size = len(images)
-    stream = batches(images, batch=size, micro=size, rank=0, world=1, seed=0, first=0, workers=0)
-    (a, _), (b, _) = next(stream), next(stream)
-    key = [sorted(map(tuple, x.flatten(1).tolist())) for x in (a, b)]
-    assert key[0] == key[1]
-    assert not torch.equal(a, b)

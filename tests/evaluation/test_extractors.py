@@ -64,7 +64,7 @@ def test_the_digits_classifier_reads_digits() -> None:
     assert float((net["head"](net["body"](x_0)).argmax(1) == labels).float().mean()) > 0.98
     extractor = open_extractor("digits")
     assert torch.equal(extractor(to_images(x_0)), net["body"](x_0))
-    assert extractor.identity["sha256"] == sha256(classifier.WEIGHTS)
+    assert extractor.identity.sha256 == sha256(classifier.WEIGHTS)
     assert extractor(to_images(x_0[:3].repeat(1, 3, 4, 4))).shape == (3, 64)  # colours and other sizes are converted
 
 
@@ -96,7 +96,7 @@ def test_a_vision_model_gives_what_transformers_gives(dinov2: Path) -> None:
     with torch.no_grad():
         theirs = model(**processor(images, return_tensors="pt")).pooler_output
     assert torch.allclose(extractor(images), theirs, atol=1e-4)
-    assert extractor.identity == {
+    assert extractor.identity.model_dump() == {
         "name": "Dinov2Model", "id": "dinov2", "sha256": sha256(dinov2 / "model.safetensors"), "revision": None,
         "resize": "PIL bicubic (antialiased), shortest side 32, centre crop 28x28", "features": "pooler output, 16",
     }  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_pooler_without_weights_is_left_out(tmp_path: Path) -> None:
     model = transformers.ViTModel(config, add_pooling_layer=False)
     processor = image_processor("ViTImageProcessor")(size={"height": 32, "width": 32})
     extractor = open_extractor(str(saved(tmp_path / "vit", config, processor, model=model)))
-    assert extractor.identity["features"] == "class token of the last layer, 16"
+    assert extractor.identity.features == "class token of the last layer, 16"
     again = open_extractor(str(tmp_path / "vit"))
     assert torch.equal(extractor([noise(1)]), again([noise(1)]))
 
@@ -127,7 +127,7 @@ def test_a_video_model(tmp_path: Path) -> None:
     assert torch.allclose(extractor([clip]), theirs, atol=1e-4)
     arrays = np.stack([np.asarray(frame, np.float32) / 255 for frame in clip])  # as other pipelines return clips
     assert torch.allclose(extractor([arrays, clip]), theirs.repeat(2, 1), atol=1e-4)
-    assert extractor.identity["features"] == "mean of the last layer's tokens, 16"
+    assert extractor.identity.features == "mean of the last layer's tokens, 16"
     with pytest.raises(UserError, match="is a model of video, and the samples are image"):
         open_extractor(str(folder))
 
@@ -147,7 +147,7 @@ def test_an_audio_model(tmp_path: Path) -> None:
     assert torch.allclose(extractor([sound]), theirs, atol=1e-3)
     assert torch.equal(extractor([sound.T]), extractor([sound]))
     other = open_extractor(str(folder), modality="audio", rate=44100)
-    assert other.identity["resize"] == "mono, 16000 Hz by windowed sinc from 44100"
+    assert other.identity.resize == "mono, 16000 Hz by windowed sinc from 44100"
     assert other([sound]).shape == (1, 16)
 
 
@@ -167,7 +167,7 @@ def test_clap_cuts_long_sounds_at_the_same_place(tmp_path: Path) -> None:
     assert first.shape == (1, 8)
     assert torch.equal(first, extractor([sound]))
     assert torch.equal(first, extractor([sound[:, :48000]]))
-    assert extractor.identity["resize"] == "mono, 48000 Hz as it is, the first 1 s"
+    assert extractor.identity.resize == "mono, 48000 Hz as it is, the first 1 s"
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +196,8 @@ def test_clip_score_against_the_models_own_logits(clip: Path) -> None:
     assert torch.allclose(score(images, prompts).float(), 100 * cosine.clamp_min(0), atol=1e-2)
     of_a_clip = score([[images[0], images[0]]], prompts[:1])  # the mean over frames
     assert torch.allclose(of_a_clip, score(images[:1], prompts[:1]))
-    assert score.identity["id"] == "clip"
-    assert open_extractor(str(clip)).identity["features"] == "image embedding, 8"
+    assert score.identity.id == "clip"
+    assert open_extractor(str(clip)).identity.features == "image embedding, 8"
 
 
 def test_a_hub_id_is_known_by_its_commit(tmp_path: Path, dinov2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path: Path, dinov2: Path, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     extractor = open_extractor("org/tiny")
-    assert (extractor.identity["id"], extractor.identity["revision"]) == ("org/tiny", commit)
+    assert (extractor.identity.id, extractor.identity.revision) == ("org/tiny", commit)
     with pytest.raises(UserError, match="could not be had from the Hub"):
         open_extractor("org/other")
     with pytest.raises(UserError, match="could not be had from the Hub"):

@@ -30,7 +30,7 @@ def kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_digits_come_as_they_are() -> None:
     reference = open_reference(DIGITS, "image", (1, 8, 8), n=20, seed=3)
-    assert (len(reference), reference.found) == (20, 1797)
+    assert (len(reference), reference.total) == (20, 1797)
     arrays = np.load(Path(cache.__file__).parents[1] / "builtin/digits/data.npz")
     for image, i in zip(reference, reference.indices, strict=True):
         assert np.array_equal(np.asarray(image), arrays["images"][i])
@@ -44,7 +44,7 @@ def test_a_folder_of_images_with_classes(image_folder: Path) -> None:
     reference = open_reference(str(image_folder), "image", (3, 12, 10), n=100, seed=0)
     assert {image.size for image in reference} == {(10, 12)}
     assert {image.mode for image in reference} == {"RGB"}
-    assert reference.found == len(reference)
+    assert reference.total == len(reference)
 
 
 def test_clips_and_sounds(tmp_path: Path) -> None:

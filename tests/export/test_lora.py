@@ -15,8 +15,8 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from scm_distill import config
+from scm_distill.artifacts.layout import ADAPTER
 from scm_distill.export import bundle
-from scm_distill.export.lora import FILE
 from scm_distill.progress import Silent
 from scm_distill.publish import card
 from scm_distill.training import run, setup
@@ -82,15 +82,15 @@ def sampled(pipeline: Any, call: dict[str, Any]) -> torch.Tensor:
 def test_the_teacher_with_the_adapter_is_the_merged_student(name: str, exported: Exported) -> None:
     parent, facts, said = exported(name)
     folder, origin = parent / "run" / "export", parent / "teacher"
-    assert (facts["file"], facts["rank"], facts["alpha"]) == (FILE, 3, 6)
-    assert any(FILE in text for text in said)
+    assert (facts["file"], facts["rank"], facts["alpha"]) == (ADAPTER, 3, 6)
+    assert any(ADAPTER in text for text in said)
     student: Any = DiffusionPipeline.from_pretrained(str(folder))
     merged = sampled(student, facts["call"])
 
     teacher: Any = DiffusionPipeline.from_pretrained(str(origin))
     teacher.scheduler = type(student.scheduler).from_pretrained(str(folder), subfolder="scheduler")
     undistilled = sampled(teacher, facts["call"])
-    teacher.load_lora_weights(str(folder), weight_name=FILE)
+    teacher.load_lora_weights(str(folder), weight_name=ADAPTER)
     adapted = sampled(teacher, facts["call"])
     assert (adapted - merged).norm() < 1e-5 * merged.norm()
     assert (undistilled - merged).norm() > 1e-2 * merged.norm()
@@ -117,7 +117,7 @@ def test_the_low_pass_of_the_time_is_in_the_adapter_too(exported: Exported) -> N
     """Its rank is not the others': every layer keeps a scale of its own."""
     parent, facts, _ = exported("sd15")
     folder, origin = parent / "run" / "export", parent / "teacher"
-    weights = load_file(folder / FILE)
+    weights = load_file(folder / ADAPTER)
     ranks = {name.removesuffix(".lora_B.weight"): v.shape[1] for name, v in weights.items() if "lora_B" in name}
     smoothed = "unet.time_embedding.linear_1"
     assert {rank for name, rank in ranks.items() if name != smoothed} == {3}
@@ -135,6 +135,6 @@ def test_a_pipeline_that_loads_no_adapters_gets_the_merged_folder(exported: Expo
     assert facts["file"] is None
     assert facts["why"] == "DiTPipeline loads no adapters"
     assert any(facts["why"] in text for text in said)
-    assert not (folder / FILE).exists()
+    assert not (folder / ADAPTER).exists()
     names = set(load_file(folder / "student.safetensors"))
     assert names == set(load_file(origin / "transformer" / "diffusion_pytorch_model.safetensors"))

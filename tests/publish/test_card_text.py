@@ -78,7 +78,7 @@ def test_an_adapter_is_one_where_its_file_is(export: Callable[..., Path]) -> Non
         "alpha": 4,
         "targets": "default",
         "modules": 2,
-        "file": card.ADAPTER,
+        "file": layout.ADAPTER,
         "call": {"num_inference_steps": 2, "guidance_scale": 1.0},
     }
     prompts = {"hub_id": "org/teacher", "pixels": False, "driver": "prompt", "example": "a cat"}

@@ -131,12 +131,12 @@ def test_a_pipeline_that_takes_no_batch_is_run_one_by_one(monkeypatch: pytest.Mo
         ("hunyuandit", 2, {}, 4),
     ],
 )
-def test_evaluations_are_the_rows_that_the_denoisers_see(
-    name: str, steps: int, call: dict[str, Any], evaluations: int
+def test_nfe_are_the_rows_that_the_denoisers_are_called_with(
+    name: str, steps: int, call: dict[str, Any], nfe: int
 ) -> None:
     for size in (1, 2):
         drawn = sampler(teacher(name), name, size, None, **call).draw([1, 2], ["a cat", "a dog"], steps)
-        assert drawn.nfe == evaluations
+        assert drawn.nfe == nfe
         assert drawn.seconds > 0
 
 
@@ -255,10 +255,10 @@ def test_the_zoos_student_scheduler_is_an_exports() -> None:
         ("flux", {"embedded": 3.5, "negative": ""}, 2),
     ],
 )
-def test_a_teacher_is_guided_as_it_is_told(name: str, guidance: dict[str, Any] | None, evaluations: int) -> None:
+def test_a_teacher_is_guided_as_it_is_told(name: str, guidance: dict[str, Any] | None, nfe: int) -> None:
     pipe = teacher(name)
     made = Sampler(PipelineBackend(pipe, zoo.load_all()[name].call, None, guidance), CPU, 1)
-    assert made.draw([0], ["a cat"], 2).evaluations == evaluations
+    assert made.draw([0], ["a cat"], 2).nfe == nfe
     assert made.guidance == (guidance or {})
 
 

@@ -1,4 +1,4 @@
-"""Batches made ahead, and figures read late."""
+"""Batches made ahead, which samples they hold, and figures read late."""
 
 import itertools
 import threading
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from scm_distill.training.batches import prefetch
+from scm_distill.data import open_images
+from scm_distill.training.batches import prefetch, read_samples
 from scm_distill.training.metrics import DeferredMetrics
 
 
@@ -65,3 +66,30 @@ def test_figures_come_late_and_in_order() -> None:
         assert torch.equal(figures, torch.full((2, 3), float(step)))
         assert not figures.requires_grad
     assert len(late) == 0
+
+
+def draw(first: int, rank: int, world: int, micro: int, count: int) -> list[list[float]]:
+    images = open_images("builtin:digits/data.npz", (1, 8, 8))
+    stream = read_samples(images, batch=8, micro=micro, rank=rank, world=world, seed=3, first=first, workers=0)
+    return [x_0.flatten(1).sum(1).tolist() for x_0, _ in (next(stream) for _ in range(count))]
+
+
+def test_the_batch_of_a_step_depends_on_nothing_but_the_step() -> None:
+    assert draw(0, 0, 1, 8, 5)[3:] == draw(3, 0, 1, 8, 2)
+
+
+def test_processes_and_accumulation_share_out_the_same_batch() -> None:
+    whole = draw(2, 0, 1, 8, 1)[0]
+    assert [x for part in draw(2, 0, 1, 4, 2) for x in part] == whole
+    halves = [draw(2, rank, 2, 4, 1)[0] for rank in (0, 1)]
+    assert [x for pair in zip(*halves, strict=True) for x in pair] == whole
+
+
+def test_an_epoch_sees_every_image_once() -> None:
+    images = open_images("builtin:digits/data.npz", (1, 8, 8))
+    size = len(images)
+    stream = read_samples(images, batch=size, micro=size, rank=0, world=1, seed=0, first=0, workers=0)
+    (a, _), (b, _) = next(stream), next(stream)
+    key = [sorted(map(tuple, x.flatten(1).tolist())) for x in (a, b)]
+    assert key[0] == key[1]
+    assert not torch.equal(a, b)

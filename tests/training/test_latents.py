@@ -14,13 +14,14 @@ from teachers.conftest import TeacherOf
 from torch import Tensor
 
 from scm_distill import config
-from scm_distill.data import batches, media
+from scm_distill.data import media
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
 from scm_distill.teachers import Conditions, Teacher
 from scm_distill.teachers.latents import Decoder
 from scm_distill.training import latents as latent_files
 from scm_distill.training import networks
+from scm_distill.training.batches import read_samples
 from scm_distill.training.latents import Latents, TrainingData
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,7 +50,7 @@ def latents(conditions: Conditions, tmp_path: Path) -> Latents:
 
 def steps(latents: Latents, n: int, *, micro: int = 6, rank: int = 0, world: int = 1) -> list[tuple[Tensor, Tensor]]:
     """The first micro-batches of a run with a batch of 12."""
-    order = batches(latents, batch=12, micro=micro, rank=rank, world=world, seed=0, first=0, workers=0)
+    order = read_samples(latents, batch=12, micro=micro, rank=rank, world=world, seed=0, first=0, workers=0)
     return list(itertools.islice(order, n))
 
 
@@ -121,7 +122,7 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prompts_of_other_lengths_never_share_a_batch(name: str, go: Go) -> None:
     prepared = go(name, "guidance.scale=3")
     assert prepared.conditioning.conditions.bucket.tolist() == [0, 1, 0]
-    order = batches(prepared.samples, batch=4, micro=4, rank=0, world=1, seed=0, first=0, workers=0)
+    order = read_samples(prepared.samples, batch=4, micro=4, rank=0, world=1, seed=0, first=0, workers=0)
     for x_0, ids in itertools.islice(order, 8):
         assert len(set(prepared.conditioning.conditions.bucket[ids].tolist())) == 1
         assert x_0.shape == (4, *prepared.conditioning.teacher.sample_shape)

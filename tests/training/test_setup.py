@@ -1,65 +1,74 @@
-"""The probe of a run: noised data at times that the teacher was trained at."""
+"""The way from the command to the loss, and what a set-up run is made of."""
 
-import math
-from types import SimpleNamespace
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-import torch
-from analytic import LINEAR
-from torch import Tensor
+from conftest import TeacherMaker
 
-from scm_distill.maths.clocks import Clock, DiscreteSchedule, FlowClock
+import scm_distill
+from scm_distill import config
+from scm_distill.commands import train as command
+from scm_distill.objectives.scm import Objective
+from scm_distill.progress import Silent
 from scm_distill.training import setup
-from scm_distill.training.randomness import Draws
 
-SIGMA_D = 0.5
-DRAWS = Draws(
-    seed=0, shape=(1, 2, 2), batch=4, micro=2, rank=1, world=2, P_mean=-0.3, P_std=1.4, sigma_d=SIGMA_D, t_min=0.0,
-    t_max=math.pi / 2, flip=False,
-)  # fmt: skip
+PACKAGE = Path(scm_distill.__file__).parent
 
 
-class Constant:
-    """Images of zeros; sample i has the id i. Two of three share a bucket."""
-
-    groups = torch.arange(30) % 3 == 0
-
-    def __len__(self) -> int:
-        return 30
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(indices), 1, 2, 2), torch.tensor(indices)
-
-
-def probe_of(clock: Clock, *, pixels: bool = True) -> setup.Probe:
-    loaded = SimpleNamespace(teacher=SimpleNamespace(pixels=pixels), F_teacher=SimpleNamespace(clock=clock))
-    conditioning = SimpleNamespace(for_evaluation=lambda ids: {"ids": ids})
-    data = SimpleNamespace(samples=Constant(), conditioning=conditioning)
-    return setup.probe(loaded, data, DRAWS, torch.device("cpu"))  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, make_teacher: TeacherMaker, recipe_of: Callable[..., str]
+) -> setup.Setup:
+    """A run at step 0, of an epsilon teacher."""
+    folder = tmp_path_factory.mktemp("setup")
+    (folder / "recipe.yaml").write_text(recipe_of(make_teacher()))
+    recipe = config.read(str(folder / "recipe.yaml"), ["train.micro_batch_size=2", "train.memory=lean"])
+    return setup.build(recipe, folder, None, Silent())
 
 
-def test_its_times_are_on_the_grid_of_a_discrete_teacher() -> None:
-    clock = DiscreteSchedule(LINEAR, SIGMA_D)
-    found = probe_of(clock)
-    assert len(found.t) == setup.PROBE
-    k = clock.network_time(found.t)
-    assert torch.allclose(k, k.round(), atol=1e-6)
-    assert torch.isin(found.t, clock.phi).all()
-    assert len(found.t.unique()) > 100  # over the whole of it
-    drawn = torch.cat([t for _, t, *_ in Draws(**{**vars(DRAWS), "batch": setup.PROBE, "micro": setup.PROBE,
-                                                  "rank": 0, "world": 1}).step("probe", 0)])  # fmt: skip
-    assert torch.equal(found.t, clock.snap(drawn))
+def test_three_calls_lead_from_the_command_to_the_loss(
+    tmp_path: Path, make_teacher: TeacherMaker, recipe_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str]] = []
+    objective = Objective.__call__
+
+    def looked(self: Objective, *inputs: object) -> object:
+        frame, path = sys._getframe(1), []
+        while frame is not None:
+            file = Path(frame.f_code.co_filename)
+            if file.is_relative_to(PACKAGE):
+                path.append(f"{file.relative_to(PACKAGE).with_suffix('')}:{frame.f_code.co_name}")
+            frame = frame.f_back
+        found.append(path[::-1])
+        return objective(self, *inputs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Objective, "__call__", looked)
+    (tmp_path / "recipe.yaml").write_text(recipe_of(make_teacher()))
+    changes = ["train.steps=1", "train.evaluate_every=1", "train.checkpoint_every=1", "train.stop_if_worse=false"]
+    command.train(tmp_path / "recipe.yaml", overrides=changes, out=tmp_path / "run")
+    assert found == [["commands/train:train", "training/run:train", "training/run:_step"]]
 
 
-def test_it_is_noised_at_those_times_and_of_one_bucket() -> None:
-    found = probe_of(DiscreteSchedule(LINEAR, SIGMA_D))
-    noise = found.x_t / found.t.sin().float()[:, None, None, None]  # the data is zero
-    assert float(noise.std()) == pytest.approx(SIGMA_D, rel=0.1)
-    assert not (found.cond["ids"] % 3 == 0).any()  # the larger bucket
+def test_a_setup_is_final(made: setup.Setup) -> None:
+    for field in dataclasses.fields(made):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field.name, None)
 
 
-def test_a_flow_takes_the_times_as_they_were_drawn() -> None:
-    found = probe_of(FlowClock(1000, 0, SIGMA_D), pixels=False)
-    assert len(found.t) == setup.LATENT_PROBE
-    assert torch.equal(found.t, next(iter(Draws(**{**vars(DRAWS), "batch": 8, "micro": 8, "rank": 0, "world": 1})
-                                          .step("probe", 0)))[1])  # fmt: skip
+def test_the_networks_are_as_they_are_called_in_training(made: setup.Setup) -> None:
+    student, F_teacher = made.state.student.network, made.loaded.F_teacher
+    assert student.chunk == F_teacher.chunk == 2  # lean: what a step takes at a time
+    assert made.memory == made.derivative.memory == "lean"  # type: ignore[attr-defined]
+    assert student.prediction == "v_prediction"
+    assert made.distributed.wrapped is made.state.student
+    assert not any(p.requires_grad for p in F_teacher.parameters())
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_the_sums_of_the_start_are_those_of_the_student(made: setup.Setup) -> None:
+    network = made.state.student.network
+    sums = [float(p.detach().double().sum()) for p in network.parameters()]
+    assert made.start == pytest.approx(sums, rel=1e-12)

@@ -1,7 +1,7 @@
-"""What some pipelines do like no other: one file each, found by its name in this folder, registered by `pipelines`.
+"""Overrides for pipelines that the generic reading does not cover, one file a family, found in this folder.
 
-A family that the traced reading understands needs no file. To add an override, put a file here with a subclass of
-`Family` that names the pipeline classes it is for, and change what differs; `tests/zoo` then wants a tiny one of it.
+To add one, put a file here with a subclass of `Family` whose `pipelines` are the names of the pipeline classes, and
+override the methods that differ; add a tiny pipeline of it to `tests/zoo`.
 """
 
 import importlib
@@ -15,14 +15,14 @@ from scm_distill.teachers.convention import Convention
 
 
 class Family:
-    """The usual way; every method may be overridden."""
+    """A family of pipelines without overrides."""
 
     pipelines: tuple[str, ...] = ()
     carries_no_guidance = False  # whether the exported folder itself turns guidance off
-    times_in_call = False  # whether the stock call is given timesteps and sigmas, instead of the scheduler alone
+    times_in_call = False  # whether timesteps and sigmas are arguments of the stock call, beside the scheduler
 
     def prepare(self, pipeline: Any) -> None:
-        """Change a freshly loaded pipeline before it is traced."""
+        """Change a freshly loaded pipeline in place before its call is recorded."""
 
     def teacher(self, pipeline: Any, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
         """The network whose velocity is distilled, and how it is called."""
@@ -33,15 +33,15 @@ class Family:
         return net
 
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention] | None:
-        """A student that is told the guidance scale as its stock pipeline tells it; None where that is impossible."""
+        """A network with the guidance scale as an input, as its stock pipeline has it; None where there is none."""
         return (net, convention) if convention.scale_of else None
 
     def exported(self, net: nn.Module) -> nn.Module:
-        """The trained network as its folder holds it."""
+        """The trained network as it is written to the exported folder."""
         return net
 
     def parts(self) -> Mapping[str, Any]:
-        """Components and settings of the exported pipeline that differ from the teacher's."""
+        """The components and settings of the exported pipeline that differ from the teacher's, by name."""
         return {}
 
 
@@ -49,7 +49,7 @@ def of(pipeline: Any) -> Family:
     """The family of a pipeline, by its class name."""
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         for member in vars(importlib.import_module(module.name)).values():
-            known = isinstance(member, type) and issubclass(member, Family) and member.pipelines
-            if known and type(pipeline).__name__ in member.pipelines:
+            family = isinstance(member, type) and issubclass(member, Family) and member.pipelines
+            if family and type(pipeline).__name__ in member.pipelines:
                 return member()  # type: ignore[no-any-return]
     return Family()

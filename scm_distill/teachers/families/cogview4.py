@@ -1,4 +1,4 @@
-"""CogView4: its denoiser is told unshifted steps while its sigmas are shifted, so the stock call carries both."""
+"""CogView4: its denoiser's times are not shifted while its sigmas are, so the stock call takes both."""
 
 from scm_distill.teachers.families import Family
 

@@ -13,5 +13,5 @@ class Flux2Klein(Family):
     carries_no_guidance = True
 
     def parts(self) -> Mapping[str, Any]:
-        """The flag."""
+        """The setting that turns guidance off."""
         return {"is_distilled": True}

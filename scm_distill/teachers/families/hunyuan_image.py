@@ -1,4 +1,4 @@
-"""HunyuanImage 2.1: guidance sits in a component, and the folder can leave it out."""
+"""HunyuanImage 2.1: its guidance is a component, which the exported folder leaves out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,5 +18,5 @@ class HunyuanImage(Family):
         pipeline.register_modules(**WITHOUT)
 
     def parts(self) -> Mapping[str, Any]:
-        """No guiders."""
+        """The pipeline without its guiders."""
         return WITHOUT

@@ -34,15 +34,15 @@ def with_input(net: Any) -> Any:
 
 
 class StableDiffusion(Family):
-    """A pipeline whose UNet has this input makes one call a step, whatever guidance_scale it is given."""
+    """A pipeline whose UNet has this input calls it once a step, whatever its guidance_scale."""
 
     pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
     carries_no_guidance = True
 
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
-        """A student that is told the scale."""
+        """The UNet with its input for the scale, in which the pipeline embeds the scale."""
         return with_input(net), replace(copy.copy(convention), scale_of=("timestep_cond", embed))
 
     def exported(self, net: nn.Module) -> nn.Module:
-        """With the input, so that the folder carries guidance off."""
+        """The UNet with its input for the scale, which turns guidance off in the exported folder."""
         return with_input(net)  # type: ignore[no-any-return]

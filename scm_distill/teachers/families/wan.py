@@ -13,7 +13,7 @@ from scm_distill.teachers.families import Family
 
 
 class Experts(nn.Module):
-    """Both networks; `boundary` is the time, as the denoiser is told it, from which the first is in charge."""
+    """Both networks; `high` is used from the denoiser's own time `boundary` upwards, `low` below."""
 
     def __init__(self, high: nn.Module, low: nn.Module, boundary: float) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Experts(nn.Module):
 
 
 class Switched(Convention):
-    """Each sample goes to the expert of its own time."""
+    """The convention of `Experts`: each sample is evaluated by the expert of its own time."""
 
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
         """The native prediction (B, ...)."""
@@ -45,7 +45,7 @@ class Wan(Family):
     pipelines = ("WanPipeline",)
 
     def teacher(self, pipeline: Any, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
-        """Both experts where there are two."""
+        """Both experts as one network, if the pipeline has two."""
         low, ratio = getattr(pipeline, "transformer_2", None), pipeline.config.get("boundary_ratio")
         if low is None or ratio is None:
             return net, convention
@@ -53,9 +53,9 @@ class Wan(Family):
         return Experts(net, low, ratio * pipeline.scheduler.config.num_train_timesteps), switched
 
     def student(self, net: nn.Module) -> nn.Module:
-        """The high-noise expert."""
+        """The high-noise expert, or the only network."""
         return net.high if isinstance(net, Experts) else net
 
     def parts(self) -> Mapping[str, Any]:
-        """One expert."""
+        """The pipeline with one expert."""
         return {"transformer_2": None, "boundary_ratio": None}
