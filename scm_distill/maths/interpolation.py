@@ -26,8 +26,7 @@ class MonotoneCubic:
         inner = (w1 + w2) / (w1 / slope[:-1] + w2 / slope[1:])
         first = ((2 * h[0] + h[1]) * slope[0] - h[0] * slope[1]) / (h[0] + h[1])
         last = ((2 * h[-1] + h[-2]) * slope[-1] - h[-1] * slope[-2]) / (h[-1] + h[-2])
-        ends = [end.clamp(min=torch.zeros(()).double(), max=3 * s) for end, s in ((first, slope[0]), (last, slope[-1]))]
-        self.d = torch.cat([ends[0][None], inner, ends[1][None]])
+        self.d = torch.cat([first.clamp_min(0)[None], inner, last.clamp_min(0)[None]])
 
     def __call__(self, x: Tensor) -> Tensor:
         """y(x), float64, of the shape and on the device of `x`."""

@@ -178,3 +178,10 @@ def test_a_discrete_step_is_a_consistency_models(prediction: str) -> None:
     z = torch.randn(1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.allclose(step.denoised, x_0, rtol=1e-5, atol=1e-5)
     assert torch.allclose(step.prev_sample, SCALED[after].sqrt() * x_0 + (1 - SCALED[after]).sqrt() * z, atol=1e-5)
+
+
+def test_a_discrete_step_has_no_skip_at_any_index_but_the_first() -> None:
+    scheduler = schedulers.discrete(SCALED, "epsilon", 9)
+    for k in (1, 2, 20):
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition_discrete(torch.tensor(k))
+        assert (float(c_skip), float(c_out)) == pytest.approx((0.0, 1.0), abs=1e-12)

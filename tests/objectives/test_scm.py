@@ -229,6 +229,35 @@ def test_the_gradient_is_the_one_computed_by_hand(velocity: str, normalization: 
         assert torch.allclose(autograd, by_hand, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("velocity", ["teacher", "data"])
+def test_the_loss_and_what_is_logged_beside_it_by_hand(velocity: str) -> None:
+    toy, sigma_d = Toy(), 0.5
+    g = torch.Generator().manual_seed(3)
+    x_0, z = (0.5 * torch.randn(4, 3, 5, generator=g, dtype=torch.float64) for _ in range(2))
+    t = torch.tensor([0.1, 0.6, 1.1, 1.5], dtype=torch.float64)
+    teacher = as_F(posterior_mean, sigma_d)
+    loss = scm.Objective(sigma_d, 0.1, "rms", 10, velocity)(toy, teacher, x_0, z, t, {}, 7)
+
+    def rms(x: torch.Tensor) -> torch.Tensor:
+        return x.detach().square().mean((1, 2)).sqrt()
+
+    T = t[:, None, None]
+    c, s, r = T.cos(), T.sin(), 0.7
+    x_t = c * x_0 + s * z
+    dxdt = sigma_d * teacher(x_t / sigma_d, t) if velocity == "teacher" else c * z - s * x_0
+    a, b = toy.ab.detach()
+    F = (a * x_t / sigma_d + b * T).tanh()
+    cs_dF = c * s * (1 - F**2) * (a * dxdt / sigma_d + b)
+    raw = -(c**2) * (sigma_d * F - dxdt) - r * (c * s * x_t + sigma_d * cs_dF)
+    normalized = raw / (rms(raw)[:, None, None] + 0.1)
+    w = (toy.pq[0] * t + toy.pq[1]).detach()
+    assert torch.allclose(loss.total, (w.exp() * rms(normalized).square() - w).mean())
+    assert torch.equal(loss.t, t)
+    assert torch.allclose(loss.tangent_norm, rms(raw))
+    assert torch.allclose(loss.derivative_norm, rms(cs_dF))
+    assert torch.allclose(loss.teacher_gap, rms(F - dxdt / sigma_d))
+
+
 LOSS_BUGS = {
     "g -> -g": (CALL, objective_call(difference=lambda F_theta, F_minus, g: F_theta - F_minus + g)),
     "stop-gradient missing": (CALL, objective_call(difference=lambda F_theta, F_minus, g: F_minus - F_theta - g)),
