@@ -2,40 +2,18 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from damage import FIRST, KINDS, OBJECTS, damage
 from hub import student
 from report import example_run
 from typer.testing import CliRunner
 
 from scm_distill.cli.app import app
-
-KINDS: dict[str, Callable[[bytes], bytes | None]] = {  # from the file as it was; None: a folder in its place
-    "cut": lambda whole: whole[: len(whole) // 2],
-    "brace": lambda _: b"{",
-    "list": lambda _: b"[1]",
-    "empty": lambda _: b"",
-    "null": lambda _: b"null",
-    "nothing in it": lambda _: b"{}",
-    "empty parts": lambda _: b'{"version": 1, "call": {}, "lora": null, "facts": {}, "rows": [], "sessions": [{}]}\n',
-    "wrong types": lambda _: (
-        b'{"version": 1, "step": "a", "loss": [], "call": 3, "facts": [], "rows": {}, "sessions": 4, "chosen": "x"}\n'
-    ),
-    "another version": lambda _: b'{"version": 99, "teacher": 3}',
-    "deep": lambda _: b"[" * 100_000,
-    "UTF-16": lambda whole: "\n".join(["{", *map(str, whole[:40]), "}"]).encode("utf-16"),
-    "binary": lambda _: bytes(range(256)) * 4,
-    "zeros": lambda _: bytes(4096),
-    "broken PNG": lambda _: b"\x89PNG\r\n\x1a\n" + bytes(40),
-    "broken GIF": lambda _: b"GIF89a\x01",
-    "folder": lambda _: None,
-}
-FIRST = ("brace", "list", "empty parts", "UTF-16", "folder")  # of KINDS, in every run of the tests
-OBJECTS = ("nothing in it", "empty parts", "wrong types", "another version")  # are JSON objects
 
 
 @dataclass(frozen=True)
@@ -80,15 +58,6 @@ BOTH_SPEEDS = pytest.mark.parametrize(
     "kinds", [FIRST, pytest.param([kind for kind in KINDS if kind not in FIRST], marks=pytest.mark.wide)],
     ids=["first", "others"],
 )  # fmt: skip
-
-
-def damage(path: Path, kind: str) -> None:
-    content = KINDS[kind](path.read_bytes())
-    path.unlink()
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
