@@ -2,17 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scm_distill.cli import console, launch
+from scm_distill.cli.options import Json, Processes
 from scm_distill.errors import UserError
 
-COLUMNS = {  # of the table, by what rows[...]["metrics"] calls them
-    "fd": "FD", "kid": "KID", "precision": "prec.", "recall": "recall", "diversity": "divers.",
-    "endpoint": "endpoint", "clip_score": "CLIP",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from scm_distill.artifacts.evaluation_record import EvaluationRecord
 
 
 def evaluate(
@@ -47,15 +46,13 @@ def evaluate(
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a call; halved where memory is short.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = None,
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    num_processes: Annotated[
-        int | None, typer.Option("--num-processes", min=1, help="Processes on this machine, one a GPU. Default: one.")
-    ] = None,
+    num_processes: Processes = None,
     max_ratio: Annotated[
         float | None,
         typer.Option(min=0, help="Exit with 1 if the two-step FD is more than this times the teacher's."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File. Default: eval.json in the export.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare a student with its teacher: quality by steps, network evaluations and time, side by side.
 
@@ -78,21 +75,21 @@ def evaluate(
             raise typer.Exit(launch.run(["eval", *options, *["--json"] * as_json, "--", model], num_processes))
         from scm_distill.commands import evaluate
 
-        asked = evaluate.EvaluationRequest(
-            model, teacher, data, counts, n, seed, extractor, clip, prompts, classes, batch, device, dtype, out
-        )
         with console.Live(quiet=as_json or int(os.environ.get("RANK", "0")) > 0) as live:
-            result = evaluate.evaluate(asked, live)
-        if result is None:  # a worker process; the main one reports
+            result = evaluate.evaluate(
+                model, teacher=teacher, data=data, steps=counts, n=n, seed=seed, extractor=extractor, clip=clip,
+                prompts=prompts, classes=classes, batch=batch, device=device, dtype=dtype, out=out, report=live,
+            )  # fmt: skip
+        if result is None:  # a worker process; the main one shows the result
             return
-        found = result["ratios"] or {}
+        record = result.record
         if as_json:
-            console.result_json(result)
+            console.result_json(record.content())
         else:
-            _show(result)
+            _show(record)
             console.hint(f"scm-distill push {model} NAME/MODEL --dry-run")
-        if max_ratio is not None and not found.get("fd", float("inf")) <= max_ratio:
-            got = f"is {found['fd']:.3g} times the teacher's" if found else "could not be measured"
+        if max_ratio is not None and not (record.ratios and record.ratios.fd <= max_ratio):
+            got = f"is {record.ratios.fd:.3g} times the teacher's" if record.ratios else "could not be measured"
             raise UserError(
                 f"The two-step distance {got}; --max-ratio allows {max_ratio:g}.",
                 "Train longer, or look at report.html for where it falls short.", code=1,
@@ -106,24 +103,26 @@ def _counts(steps: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _show(result: dict[str, Any]) -> None:
-    used = [name for name in COLUMNS if name in result["rows"][0]["metrics"]]
-    columns = ("", "steps", "evals", "ms", *(COLUMNS[name] for name in used))
+def _show(record: "EvaluationRecord") -> None:
+    from scm_distill.artifacts.evaluation_record import METRICS
+
+    used = [name for name in METRICS if name in record.rows[0].metrics]
+    columns = ("", "steps", "evals", "ms", *(METRICS[name].heading for name in used))
     table = [
         [
-            row["who"], str(row["steps"]), f"{row['nfe']:g}", f"{row['ms_per_sample']:.3g}",
-            *(f"{row['metrics'][name]:.3g}" for name in used),
+            row.who, str(row.steps), f"{row.nfe:g}", f"{row.ms_per_sample:.3g}",
+            *(f"{row.metrics[name]:.3g}" for name in used),
         ]
-        for row in result["rows"]
+        for row in record.rows
     ]  # fmt: skip
-    by = result["extractor"]["name"]
-    console.table(f"{result['n']} samples of each against {result['data']}, features: {by}", columns, table)
-    full = max(row["steps"] for row in result["rows"] if row["who"] == "teacher")
-    for line in result["notes"]:
+    title = f"{record.n} samples of each against {record.data}, features: {record.extractor.name}"
+    console.table(title, columns, table)
+    full = max(row.steps for row in record.rows if row.who == "teacher")
+    for line in record.notes:
         console.say(line)
-    if found := result["ratios"]:
+    if ratios := record.ratios:
         console.result(
-            f"two steps: {found['fd']:.3g} x the distance of the teacher's {full} steps, "
-            f"{found['nfe']:.3g} x fewer network evaluations, {found['wall_clock']:.3g} x faster "
-            f"({result['device']}, {result['dtype']})"
+            f"two steps: {ratios.fd:.3g} x the distance of the teacher's {full} steps, "
+            f"{ratios.nfe:.3g} x fewer network evaluations, {ratios.wall_clock:.3g} x faster "
+            f"({record.device}, {record.dtype})"
         )

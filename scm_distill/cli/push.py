@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scm_distill.cli import console
+from scm_distill.cli.options import Json
 
 if TYPE_CHECKING:
     from scm_distill.publish.hub import PushPlan
@@ -24,7 +25,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files and card; ask the Hub only who you are.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a student on the Hub, and print its address. A second push sends only what changed.
 
@@ -35,37 +36,31 @@ def push(
     with console.user_errors(as_json=as_json):
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        from scm_distill.artifacts import layout
-        from scm_distill.publish import hub
+        from scm_distill.commands import push
 
-        client, student = hub.Client(), layout.local_student(model)
         if dry_run:
-            planned = client.plan(student, repo, private=private, license=license)
+            plan = push.plan_push(model, repo, private=private, license=license)
             if as_json:
-                console.result_json(dataclasses.asdict(planned))
+                console.result_json(dataclasses.asdict(plan))
             else:
-                _show(planned)
+                _show(plan)
             return
         if as_json or not console.err.is_terminal:
             disable_progress_bars()
         with console.Live(quiet=as_json) as live:
-            try:
-                pushed = client.push(
-                    student, repo, private=private, revision=revision, create_pr=create_pr, license=license, report=live
-                )
-            except KeyboardInterrupt:
-                live.say("what is uploaded stays there: the same command continues")
-                raise
+            pushed = push.push(
+                model, repo, private=private, revision=revision, create_pr=create_pr, license=license, report=live
+            )
         if as_json:
-            console.result_json(dataclasses.asdict(pushed))
+            console.result_json(pushed)
         else:
             console.result(pushed.url)
 
 
-def _show(planned: "PushPlan") -> None:
-    console.result(planned.card)
-    rows = [[name, f"{size:,}"] for name, size in sorted(planned.files.items())]
-    console.table(f"Files for {planned.repo}", ("file", "bytes"), rows)
-    for warning in planned.warnings:
+def _show(plan: "PushPlan") -> None:
+    console.result(plan.card)
+    rows = [[name, f"{size:,}"] for name, size in sorted(plan.files.items())]
+    console.table(f"Files for {plan.repo}", ("file", "bytes"), rows)
+    for warning in plan.warnings:
         console.say(f"note: {warning}")
-    console.say(f"dry run as {planned.user}: nothing was sent" if planned.user else "dry run without a token")
+    console.say(f"dry run as {plan.user}: nothing was sent" if plan.user else "dry run without a token")

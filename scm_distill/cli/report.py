@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from scm_distill.cli import console
+from scm_distill.cli.options import Json
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File. Default: RUN/report.html.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make the run's report.html anew, with what was measured since.
 

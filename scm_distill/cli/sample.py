@@ -1,11 +1,13 @@
 """`scm-distill sample`: samples of a student, on disk."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from scm_distill.cli import console
+from scm_distill.cli.options import Json
+from scm_distill.commands.results import SampleResult
 
 
 def sample(
@@ -52,7 +54,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder. Default: samples/ in a run folder, else ./samples.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw samples from a student, and write them as PNG, MP4 or WAV, with an index.jsonl of prompts and seeds.
 
@@ -60,39 +62,38 @@ def sample(
     """
     with console.user_errors(as_json=as_json):
         from scm_distill.commands import sample
-        from scm_distill.sampling import request
 
-        wanted = request.SampleRequest(prompts or [], prompts_file, classes, n, seed)
         with console.Live(quiet=as_json) as live:
-            summary = sample.sample(
-                model, wanted, live, steps=steps, batch=batch, compare=compare, dtype=dtype, device=device,
-                compiled=compile_, form=form, fps=fps, make_grid=grid, out=out,
+            result = sample.sample(
+                model, prompts=prompts or (), prompts_file=prompts_file, classes=classes, n=n, seed=seed, steps=steps,
+                batch=batch, compare=compare, dtype=dtype, device=device, compile=compile_, format=form, fps=fps,
+                grid=grid, out=out, report=live,
             )  # fmt: skip
         if as_json:
-            console.result_json(summary)
+            console.result_json(result)
             return
-        for line in _speed(summary):
+        for line in _speed(result):
             console.say(line)
-        console.result(summary["grid"] if grid else summary["folder"])
+        console.result(str(result.grid or result.folder))
         console.hint(f"scm-distill eval {model}")
 
 
-def _speed(summary: dict[str, Any]) -> list[str]:
+def _speed(result: SampleResult) -> list[str]:
     """What it cost, in a line each."""
     lines = []
-    for who in ("student", "teacher"):
-        if (cost := summary.get(who)) is None:
+    for who, cost in (("student", result.student), ("teacher", result.teacher)):
+        if cost is None:
             continue
         line = (
-            f"{who}: {cost['steps']} steps, {cost['nfe']:.3g} network evaluations, "
-            f"{cost['ms_per_sample']:.3g} ms a sample, {cost['samples_per_second']:.3g} samples/s "
-            f"({cost['scheduler']}, batches of {cost['batch']}, {summary['dtype']} on {summary['device']})"
+            f"{who}: {cost.steps} steps, {cost.nfe:.3g} network evaluations, "
+            f"{cost.ms_per_sample:.3g} ms a sample, {cost.samples_per_second:.3g} samples/s "
+            f"({cost.scheduler}, batches of {cost.batch}, {result.dtype} on {result.device})"
         )
-        lines.append(line + (f"; compiled in {cost['compile_seconds']:.0f} s" if "compile_seconds" in cost else ""))
-    if "speedup" in summary:
-        times = summary["speedup"]
+        compiled = f"; compiled in {cost.compile_seconds:.0f} s" if cost.compile_seconds is not None else ""
+        lines.append(line + compiled)
+    if result.speedup is not None:
         lines.append(
-            f"student over teacher: {times['wall_clock']:.3g} times as fast, "
-            f"{times['nfe']:.3g} times fewer network evaluations"
+            f"student over teacher: {result.speedup.wall_clock:.3g} times as fast, "
+            f"{result.speedup.nfe:.3g} times fewer network evaluations"
         )
     return lines

@@ -1,11 +1,10 @@
-"""What `eval` calls: open student, teacher, extractor and reference; measure; write eval.json, card and report."""
+"""`eval`: open student, teacher, extractor and reference; measure; write eval.json, and renew card and report."""
 
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -19,17 +18,16 @@ from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorI
 from scm_distill.artifacts.export_record import TeacherCall
 from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import hidden, named, public
+from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
+from scm_distill.commands.results import EvaluationResult
 from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics, side_by_side
-from scm_distill.evaluation.cache import gathered, reference_features, share
 from scm_distill.evaluation.extractors import open_extractor
 from scm_distill.evaluation.features import Extractor
-from scm_distill.evaluation.inputs import as_tensor
-from scm_distill.evaluation.pretrained import open_clip_score
-from scm_distill.evaluation.reference import open_reference
-from scm_distill.evaluation.side_by_side import Contender, Measurement, Score
-from scm_distill.progress import Reporter
+from scm_distill.evaluation.pretrained import ClipScore, open_clip_score
+from scm_distill.evaluation.shared_work import FEWEST, SharedWork
+from scm_distill.progress import Reporter, Silent
 from scm_distill.publish import card
 from scm_distill.sampling import open
 from scm_distill.sampling.open import OWN_TEACHER, name_of, teacher_of
@@ -39,111 +37,178 @@ from scm_distill.training import distributed
 
 DIGITS = "builtin:digits"
 USUAL, USUAL_DIGITS = 2048, 6144  # samples of each; the digits cost a few ms each, and their distances are small
-FEWEST_REAL = 8
-MOST_REAL = 50_000  # real samples of the reference, at most: as FID is reported
-APART = 10**6  # from the seeds of the samples to those of the teacher's, where its own samples are the reference
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """As it was typed."""
+    """The arguments of `evaluate`, in plain types."""
 
     model: str
-    teacher: str | None
+    teacher: str
     data: str | None
-    steps: tuple[int, ...]
+    steps: tuple[int, ...]  # of the student; ascending
     n: int | None
     seed: int
     extractor: str | None
     clip: str | None
-    prompts: Path | None
+    prompts: str | None  # a file
     classes: str | None
     batch: int | None
     device: str | None
     dtype: str
-    out: Path | None
 
 
 @quiet()
-def evaluate(asked: EvaluationRequest, report: Reporter) -> dict[str, Any] | None:
-    """The result, written to eval.json too; None in a worker process. Raises UserError."""
-    folder, recipe = Path(layout.pipeline_of(asked.model)), recipe_of(asked.model)
-    out = asked.out or (folder / layout.EVALUATION if folder.is_dir() else None)
-    _refuse_unwritable(out)
-    accelerator = distributed.processes(cpu=asked.device == "cpu" or not torch.cuda.is_available())
-    device = device_of(asked.device)
-    if accelerator.num_processes > 1:
-        if asked.device not in (None, "cpu", "cuda"):
-            raise UserError(
-                f"Several processes cannot share {asked.device}.", "Give --device cuda, a GPU for each, or cpu."
-            )
-        device = accelerator.device
-    options: open.SamplerOptions = {
-        "dtype": dtype_of(asked.dtype),
-        "device": device,
-        "batch": asked.batch,
-        "report": report,
-    }
-    student = open.open_student(asked.model, **options)
-    teacher, name = teacher_of(asked.teacher or OWN_TEACHER, asked.model, student, options)
-    data = asked.data or (recipe.data.source if recipe else OWN_TEACHER)
-    digits = data.startswith(DIGITS)
-    n = asked.n or (USUAL_DIGITS if digits else USUAL)
-    seeds, conditions = _wanted(asked, recipe, student, n).samples(student.facts, asked.model)
-    n = len(seeds)
-    extractor = open_extractor(
-        asked.extractor or ("digits" if digits else "blocks"), device, student.facts.modality, rate=student.facts.rate
+def evaluate(
+    model: AnyPath,
+    *,
+    teacher: AnyPath | None = None,
+    data: AnyPath | None = None,
+    steps: Sequence[int] = (1, 2, 4),
+    n: int | None = None,
+    seed: int = 0,
+    extractor: str | None = None,
+    clip: str | None = None,
+    prompts: AnyPath | None = None,
+    classes: str | Sequence[int] | None = None,
+    batch: int | None = None,
+    device: str | None = None,
+    dtype: str = "fp32",
+    out: AnyPath | None = None,
+    report: Reporter | None = None,
+) -> EvaluationResult | None:
+    """Compare a student with its teacher: quality, NFE and time, side by side, from the same seeds.
+
+    `model` is a run folder, an exported pipeline folder or a Hub id; `teacher` and `data` default to the run's, and
+    `data` may be "teacher": its own samples. The student takes each number of `steps`, the teacher its default and
+    those but 1. `n` samples of each are drawn (default 2048; 6144 of the digits), sample i from `seed` + i, for the
+    prompts of the file `prompts` (default: the run's) or for `classes` (default: all) in turn. Distances are taken on
+    the features of `extractor`: blocks, digits, inception[:PATH] or a transformers model; `clip` is a CLIP model.
+
+    The figures go to the file `out`, by default eval.json in an export on this machine, whose card and report are then
+    renewed. One process, or one of those that torchrun starts; all but the main one return None. Raises UserError.
+    """
+    refuse_below(FEWEST, n=n)
+    refuse_below(1, batch=batch, steps=min(steps, default=0))
+    refuse_below(0, seed=seed)
+    report = report or Silent()
+    request = EvaluationRequest(
+        model=str(model),
+        teacher=str(teacher or OWN_TEACHER),
+        data=None if data is None else str(data),
+        steps=tuple(sorted(set(steps))),
+        n=n,
+        seed=seed,
+        extractor=extractor,
+        clip=clip,
+        prompts=None if prompts is None else str(prompts),
+        classes=class_text(classes),
+        batch=batch,
+        device=device,
+        dtype=dtype,
     )
-    if asked.clip and (student.facts.driver != "prompt" or student.facts.modality == "audio"):
-        raise UserError(
-            "A CLIP score is of pictures and their prompts, which this student has not.", "Leave --clip away."
-        )
-    score = open_clip_score(asked.clip, device) if asked.clip else None
+    folder = Path(layout.pipeline_of(request.model))
+    usual = folder / layout.EVALUATION if folder.is_dir() else None
+    file = usual if out is None else Path(out)
+    _refuse_unwritable(file)
+    record = _measured(request, report)
+    if record is None:
+        return None
+    if file is not None:
+        record.write(file)
+        report.say(f"written: {file}")
+    if file == folder / layout.EVALUATION:
+        _renew(folder, report)
+    return EvaluationResult(record, file)
+
+
+def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord | None:
+    """All that is measured; None in a process that is not the main one. Raises UserError."""
+    recipe = recipe_of(request.model)
+    accelerator = distributed.processes(cpu=request.device == "cpu" or not torch.cuda.is_available())
+    device = _device(request, accelerator)
+    options: open.SamplerOptions = {
+        "dtype": dtype_of(request.dtype), "device": device, "batch": request.batch, "report": report,
+    }  # fmt: skip
+    student = open.open_student(request.model, **options)
+    teacher, name = teacher_of(request.teacher, request.model, student, options)
+    data = request.data or (recipe.data.source if recipe else OWN_TEACHER)
+    seeds, conditions = _samples(request, recipe, student, data).samples(student.facts, request.model)
+    extractor, score = _instruments(request, student, data, device)
     notes: list[str] = []
-    them = side_by_side.contenders(student, teacher, _possible(student, asked.steps, notes))
+    contenders = side_by_side.contenders(student, teacher, _possible(student, request.steps, notes))
     for sampler in (student, teacher):
         sampler.ready(conditions)
     student.size = teacher.size = min(student.size, teacher.size)  # a fair race
-    work = _Work(accelerator, seeds, conditions, report)
-    reference = (
-        work.of_teacher(teacher, extractor) if data == OWN_TEACHER else work.of_data(data, student, extractor, notes)
-    )
-    tallies = work.measure(them, extractor, score)
+    work = SharedWork(accelerator, seeds, conditions, report)
+    own = data == OWN_TEACHER
+    reference = work.of_teacher(teacher, extractor) if own else work.of_data(data, student, extractor, notes)
+    measurements = work.measure(contenders, extractor, score)
     if not accelerator.is_main_process:
         return None
-    fewest = metrics.min_samples(reference.shape[1])
-    if min(n, len(reference)) < fewest:
-        notes.append(
-            f"{reference.shape[1]} features want {fewest} samples or more: with fewer, FD mostly measures how many"
-        )
-    notes += [f"{who}, one by one: {s.reason}" for who, s in (("teacher", teacher), ("student", student)) if s.reason]
+    notes += _doubts(reference, student, teacher, n=len(seeds))
     on = device if device.type == "cuda" else None  # others have no float64, or are the CPU
-    table = side_by_side.rows(them, tallies, reference, report, seed=asked.seed, device=on)
-    result = EvaluationRecord(
+    table = side_by_side.rows(contenders, measurements, reference, report, seed=request.seed, device=on)
+    return EvaluationRecord(
         date=time.strftime("%Y-%m-%d"),
         teacher=public(name),
-        data=f"the teacher's own samples, {teacher.facts.default_steps} steps" if data == OWN_TEACHER else named(data),
-        n=n,
+        data=f"the teacher's own samples, {teacher.facts.default_steps} steps" if own else named(data),
+        n=len(seeds),
         reference=len(reference),
-        seed=asked.seed,
+        seed=request.seed,
         device=name_of(device),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
-        dtype=asked.dtype,
+        dtype=request.dtype,
         versions={"scm-distill": __version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
         extractor=ExtractorIdentity.model_validate(extractor.identity),
         clip=ExtractorIdentity.model_validate(score.identity) if score else None,
         rows=tuple(sorted(table, key=lambda row: (row.who, row.steps))),
-        ratios=side_by_side.ratios(them, tallies, table),
+        ratios=side_by_side.ratios(contenders, measurements, table),
         guidance=TeacherCall.model_validate(teacher.guidance),
         notes=tuple(map(hidden, notes)),
     )
-    if out is not None:
-        result.write(out)
-        report.say(f"written: {out}")
-    if out == folder / layout.EVALUATION:
-        _renew(folder, report)
-    return result.content()
+
+
+def _device(request: EvaluationRequest, accelerator: Accelerator) -> torch.device:
+    """Where this process draws and measures. Raises UserError."""
+    device = device_of(request.device)
+    if accelerator.num_processes == 1:
+        return device
+    if request.device not in (None, "cpu", "cuda"):
+        raise UserError(
+            f"Several processes cannot share {request.device}.", "Give --device cuda, a GPU for each, or cpu."
+        )
+    shared: torch.device = accelerator.device
+    return shared
+
+
+def _instruments(
+    request: EvaluationRequest, student: Sampler, data: str, device: torch.device
+) -> tuple[Extractor, ClipScore | None]:
+    """What samples are measured by. Raises UserError."""
+    facts = student.facts
+    usual = "digits" if data.startswith(DIGITS) else "blocks"
+    extractor = open_extractor(request.extractor or usual, device, facts.modality, rate=facts.rate)
+    if request.clip and (facts.driver != "prompt" or facts.modality == "audio"):
+        raise UserError(
+            "A CLIP score is of pictures and their prompts, which this student has not.", "Leave --clip away."
+        )
+    return extractor, open_clip_score(request.clip, device) if request.clip else None
+
+
+def _doubts(reference: Tensor, student: Sampler, teacher: Sampler, *, n: int) -> list[str]:
+    """What a reader of the figures should know: too few samples for the features (M, D), samplers without batches."""
+    fewest, notes = metrics.min_samples(reference.shape[1]), []
+    if min(n, len(reference)) < fewest:
+        notes.append(
+            f"{reference.shape[1]} features want {fewest} samples or more: with fewer, FD mostly measures how many"
+        )
+    return notes + [
+        f"{who}, one by one: {sampler.reason}"
+        for who, sampler in (("teacher", teacher), ("student", student))
+        if sampler.reason
+    ]
 
 
 def _renew(folder: Path, report: Reporter) -> None:
@@ -157,77 +222,19 @@ def _renew(folder: Path, report: Reporter) -> None:
         report.say(f"the card is as it was: {error.problem}")
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What the processes share out: seeds and their conditions."""
-
-    accelerator: Accelerator
-    seeds: list[int]
-    conditions: list[Any]
-    report: Reporter
-
-    def _rounds(self, sampler: Sampler, first: int = 0) -> list[tuple[list[int], list[Any]]]:
-        """This process's seeds, moved by `first`, and conditions, in batches."""
-        mine = share(len(self.seeds), self.accelerator)
-        parts = [mine[i : i + sampler.size] for i in range(0, len(mine), sampler.size)]
-        return [([self.seeds[i] + first for i in part], [self.conditions[i] for i in part]) for part in parts]
-
-    def of_teacher(self, teacher: Sampler, extractor: Extractor) -> Tensor:
-        """Features of the teacher's samples at its default steps, from other seeds."""
-        rounds, found = self._rounds(teacher, APART), []
-        self.report.begin("reference", len(rounds))
-        for i, (seeds, conditions) in enumerate(rounds, 1):
-            found.append(extractor(teacher.draw(seeds, conditions).samples))
-            self.report.advance(i)
-        self.report.end()
-        return gathered(torch.cat(found), len(self.seeds), self.accelerator)
-
-    def of_data(self, data: str, student: Sampler, extractor: Extractor, notes: list[str]) -> Tensor:
-        """Features of real samples, of the size that the student makes."""
-        one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
-        facts = student.facts
-        real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
-        if len(real) < FEWEST_REAL:
-            raise UserError(f"{data} holds {len(real)} samples.", f"Give {FEWEST_REAL} or more; FD wants thousands.")
-        self.report.begin("reference", len(share(len(real), self.accelerator)))
-        known = reference_features(extractor, real, self.accelerator, self.report.advance)
-        self.report.end()
-        notes.append(f"reference: {len(real)} of {real.total} real samples, features {known.origin}")
-        return known.features
-
-    def measure(self, them: Sequence[Contender], extractor: Extractor, score: Score | None) -> list[Measurement]:
-        """The tallies of all processes together."""
-        tallies = side_by_side.measure(them, self._rounds(them[0].sampler), extractor, score, self.report)
-        n, accelerator = len(self.seeds), self.accelerator
-        return [
-            Measurement(
-                gathered(tally.features, n, accelerator),
-                gathered(tally.scores, n, accelerator) if score else tally.scores,
-                _every_round(tally.rounds, accelerator),
-            )
-            for tally in tallies
-        ]
-
-
-def _every_round(rounds: Tensor, accelerator: Accelerator) -> Tensor:
-    """The rounds (R, 4) of all processes, of which some may have one more."""
-    padded = accelerator.pad_across_processes(rounds.float().to(accelerator.device))  # mps has no float64
-    every: Tensor = accelerator.gather(padded).cpu().double()
-    return every[every[:, 0] > 0]
-
-
-def _wanted(asked: EvaluationRequest, recipe: config.Recipe | None, student: Sampler, n: int) -> SampleRequest:
-    """Conditions in turn: those that were typed, else the run's own prompts. Raises UserError."""
-    file = str(asked.prompts) if asked.prompts else None
+def _samples(request: EvaluationRequest, recipe: config.Recipe | None, student: Sampler, data: str) -> SampleRequest:
+    """How many samples, and their conditions in turn: those that were given, else the run's own. Raises UserError."""
+    n = request.n or (USUAL_DIGITS if data.startswith(DIGITS) else USUAL)
+    file = request.prompts
     if student.facts.driver == "prompt" and file is None:
         file = recipe.data.prompts if recipe else None
         if file is None:
-            raise UserError(f"{asked.model} wants prompts.", "Give --prompts FILE, a prompt a line.")
-    classes = asked.classes
+            raise UserError(f"{request.model} wants prompts.", "Give --prompts FILE, a prompt a line.")
+    classes = request.classes
     if student.facts.driver == "labels" and classes is None:
         classes = f"0-{(student.facts.classes or 1) - 1}"
-    seeded = file is not None and file.endswith(".jsonl") and asked.n is None  # as many as there are records
-    return SampleRequest([], file, classes, None if seeded else n, asked.seed)
+    seeded = file is not None and file.endswith(".jsonl") and request.n is None  # as many as there are records
+    return SampleRequest([], file, classes, None if seeded else n, request.seed)
 
 
 def _possible(student: Sampler, steps: Sequence[int], notes: list[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the public functions return: frozen dataclasses of plain values. Knows no torch, so that the CLI may import it.
+"""What the public functions return: frozen dataclasses. Knows neither torch nor pydantic: the CLI may import it.
 
 Times t are radians; NFE are network function evaluations; distances are Frechet distances, lower is better.
 """
@@ -6,9 +6,11 @@ Times t are radians; NFE are network function evaluations; distances are Frechet
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scm_distill.artifacts.export_record import Driver
+if TYPE_CHECKING:  # pydantic, which `--version` and `--help` do without
+    from scm_distill.artifacts.evaluation_record import EvaluationRecord
+    from scm_distill.artifacts.export_record import Driver
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TrainResult:
     t_mid_search: tuple[MidTime, ...]
     stock_difference: float  # of stock diffusers to the trained student, relative (pixels: the largest)
     call: Mapping[str, Any]  # arguments of the exported pipeline's two-step call, beside prompt or labels
-    driver: Driver
+    driver: "Driver"
     url: str | None  # of the repository, where the recipe asked for a push
 
 
@@ -59,7 +61,7 @@ class TrainPlan:
     samples: int  # of the data
     classes: int | None  # None: the teacher knows no classes
     conditions: int | None  # different prompts or labels; None for a pixel UNet, as are the two below
-    driver: Driver | None
+    driver: "Driver | None"
     guidance: str | None
     verified: Mapping[str, float]  # relative difference of our reading to the stock pipeline, by what was compared
     memory: str  # of one process, by phase and part
@@ -135,3 +137,47 @@ class DoctorResult:
     versions: Mapping[str, str]  # by package
     threads: int  # of torch on the CPU
     devices: tuple[DeviceCheck, ...]
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """What a sampler's samples cost."""
+
+    scheduler: str  # its class
+    steps: int
+    nfe: float  # a sample, counted
+    ms_per_sample: float
+    samples_per_second: float
+    batch: int  # samples a call
+    one_by_one: str | None  # why samples are drawn one at a time
+    compile_seconds: float | None  # of the first calls, which the speed leaves out; None where nothing is compiled
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """The cost of the teacher's samples over that of the student's."""
+
+    wall_clock: float
+    nfe: float
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """Samples on disk: seed-00000.png and so on in `folder`, each with a line in its index.jsonl."""
+
+    folder: Path
+    samples: int  # of each sampler
+    device: str
+    dtype: str
+    student: SamplingCost
+    teacher: SamplingCost | None  # as is `speedup`, None where no teacher was sampled
+    grid: Path | None  # the picture of all samples, where it was asked for
+    speedup: Speedup | None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The figures of a student and its teacher, and the file that holds them."""
+
+    record: "EvaluationRecord"
+    file: Path | None  # None where none was written: a student on the Hub, and no `out`

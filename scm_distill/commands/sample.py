@@ -1,7 +1,8 @@
-"""What `sample` calls: open student and teacher, draw batch by batch, write what is finished, say what it cost."""
+"""`sample`: open student and teacher, draw batch by batch, write what is finished, say what it cost."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -9,11 +10,14 @@ from scm_distill.artifacts import layout
 from scm_distill.artifacts.claim import claimed
 from scm_distill.artifacts.files import atomically
 from scm_distill.commands import sample_index
+from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
-from scm_distill.data.pictures import grid, picture
+from scm_distill.commands.results import SampleResult, SamplingCost, Speedup
+from scm_distill.data import pictures
 from scm_distill.data.saving import save
-from scm_distill.progress import Reporter
+from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import open
+from scm_distill.sampling.backends import Condition
 from scm_distill.sampling.open import name_of, teacher_of
 from scm_distill.sampling.request import SampleRequest, device_of, dtype_of
 from scm_distill.sampling.sampler import Sampler
@@ -22,106 +26,151 @@ COLUMNS = 8  # of a grid, at most
 _KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """What one sampler is to draw: the name of its file, a seed and a condition for each sample."""
+
+    who: str  # student or teacher
+    sampler: Sampler
+    steps: int
+    files: list[str]
+    seeds: list[int]
+    conditions: list[Condition]
+
+
 @quiet()
 def sample(
-    model: str,
-    wanted: SampleRequest,
-    report: Reporter,
+    model: AnyPath,
     *,
+    prompts: str | Sequence[str] = (),
+    prompts_file: AnyPath | None = None,
+    classes: str | Sequence[int] | None = None,
+    n: int | None = None,
+    seed: int = 0,
     steps: int | None = None,
     batch: int | None = None,
-    compare: str | None = None,
+    compare: AnyPath | None = None,
     dtype: str = "fp32",
     device: str | None = None,
-    compiled: bool = False,
-    form: str | None = None,
+    compile: bool = False,
+    format: str | None = None,
     fps: int | None = None,
-    make_grid: bool = False,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """Draw what is wanted and write it; the summary. What is finished stays after Ctrl-C. Raises UserError."""
-    wanted.check()
+    grid: bool = False,
+    out: AnyPath | None = None,
+    report: Reporter | None = None,
+) -> SampleResult:
+    """Draw samples of a student into the folder `out`: PNG, MP4, GIF or WAV, with an index.jsonl of prompts and seeds.
+
+    `model` is a run folder, an exported pipeline folder or a Hub id. `prompts` and `classes` (numbers, or text such as
+    "0-9") are taken in turn; `prompts_file` holds one a line. Sample i depends on `seed` + i and its condition alone.
+    `n` defaults to one a prompt, else 16; `steps` to what the student was made for; `out` to samples/ in a run folder,
+    else ./samples. `compare` names a teacher to sample from the same seeds, "teacher" the run's own; `grid` also writes
+    grid.png. `dtype` is fp32, bf16 or fp16; `format` (mp4, gif) and `fps` are of clips.
+
+    What is finished stays after a KeyboardInterrupt. Raises UserError.
+    """
+    refuse_below(1, n=n, steps=steps, batch=batch, fps=fps)
+    refuse_below(0, seed=seed)
+    report, model = report or Silent(), str(model)
+    texts, file = [prompts] if isinstance(prompts, str) else list(prompts), str(prompts_file) if prompts_file else None
+    request = SampleRequest(texts, file, class_text(classes), n, seed)
+    request.check()
     place = device_of(device)
     options: open.SamplerOptions = {
-        "dtype": dtype_of(dtype), "device": place, "batch": batch, "compile": compiled, "report": report,
+        "dtype": dtype_of(dtype), "device": place, "batch": batch, "compile": compile, "report": report,
     }  # fmt: skip
     student = open.open_student(model, **options)
-    seeds, conditions = wanted.samples(student.facts, model)
+    seeds, conditions = request.samples(student.facts, model)
     made_for = student.facts.default_steps
     student.check(steps := steps or made_for)
-    ending = sample_index.suffix_of(student.facts, form)
-    runs = {"student": (student, steps)}
+    ending = sample_index.suffix_of(student.facts, format)
+
+    def files(suffix: str) -> list[str]:
+        return [f"seed-{number:05d}{suffix}{ending}" for number in seeds]
+
+    draws = [_Draw("student", student, steps, files(""), seeds, conditions)]
     if compare:
-        teacher, _ = teacher_of(compare, model, student, options)
-        runs["teacher"] = (teacher, teacher.facts.default_steps)
+        teacher, _ = teacher_of(str(compare), model, student, options)
+        draws.append(_Draw("teacher", teacher, teacher.facts.default_steps, files("-teacher"), seeds, conditions))
     if steps != made_for:
         report.say(f"this student was made for {made_for} steps; {steps} may look worse")
-    folder = out or (Path(model) / layout.PREVIEWS if (Path(model) / layout.RECIPE).is_file() else Path("samples"))
-    files = {who: [f"seed-{seed:05d}{'' if who == 'student' else '-' + who}{ending}" for seed in seeds] for who in runs}
-    index = sample_index.Index(folder, [name for names in files.values() for name in names])
+    inside = Path(model) / layout.PREVIEWS if (Path(model) / layout.RECIPE).is_file() else Path("samples")
+    folder = Path(out) if out is not None else inside
+    costs = _write(draws, folder, fps, report, grid=grid)
+    mine, its = costs["student"], costs.get("teacher")
+    return SampleResult(
+        folder=folder,
+        samples=len(seeds),
+        device=name_of(place),
+        dtype=dtype,
+        student=mine,
+        teacher=its,
+        grid=folder / "grid.png" if grid else None,
+        speedup=Speedup(its.ms_per_sample / mine.ms_per_sample, its.nfe / mine.nfe) if its else None,
+    )
+
+
+def _write(
+    draws: Sequence[_Draw], folder: Path, fps: int | None, report: Reporter, *, grid: bool
+) -> dict[str, SamplingCost]:
+    """Draw and write all samples, and grid.png; the costs by who drew."""
+    index = sample_index.Index(folder, [name for draw in draws for name in draw.files])
     index.check(report)
-    summary: dict[str, Any] = {
-        "folder": str(folder), "samples": len(seeds), "device": name_of(place), "dtype": dtype,
-    }  # fmt: skip
-    sheets = []
+    costs, sheets = {}, []
     with claimed(folder) as keep:
         try:
-            for who, (sampler, count) in runs.items():
-                done, rows, seconds, pictures = 0, 0.0, 0.0, []
-                report.begin(who, len(seeds))
-                for part in sampler.stream(seeds, conditions, count):
-                    for drawn in part.samples:
-                        name, condition = files[who][done], conditions[done]
-                        save(drawn, folder / name, rate=sampler.facts.rate, fps=fps or sampler.facts.fps)
-                        said = {} if condition is None else {_KEY[sampler.facts.driver]: condition}
-                        index.add(sample_index.Entry(file=name, seed=seeds[done], **said, steps=count, by=who))
-                        pictures += [picture(drawn)] if make_grid else []
-                        done += 1
-                    rows, seconds = rows + part.nfe * len(part.samples), seconds + part.seconds
-                    report.advance(done, {"ms a sample": 1000 * seconds / done})
-                report.end()
-                summary[who] = _cost(sampler, count, rows, seconds, done)
-                sheets.append(pictures)
-                if len(runs) > 1:
-                    sampler.release()
-            if make_grid:
-                summary["grid"] = str(folder / "grid.png")
+            for draw in draws:
+                costs[draw.who], shown = _drawn(draw, folder, index, fps, report, grid=grid)
+                sheets.append(shown)
+                if len(draws) > 1:
+                    draw.sampler.release()
+            if grid:
+                columns = min(len(draws[0].seeds), COLUMNS)
                 with atomically(folder / "grid.png") as beside:
-                    _side_by_side([grid(shown, min(len(seeds), COLUMNS)) for shown in sheets]).save(beside)
+                    _side_by_side([pictures.grid(shown, columns) for shown in sheets]).save(beside)
         except KeyboardInterrupt:
             if index.begun:
                 keep.append(True)
                 report.say(f"what is finished stays in {folder}")
             raise
-    if compare:
-        mine, its = summary["student"], summary["teacher"]
-        summary["speedup"] = {
-            "wall_clock": its["ms_per_sample"] / mine["ms_per_sample"],
-            "nfe": its["nfe"] / mine["nfe"],
-        }
-    return summary
+    return costs
 
 
-def _cost(sampler: Sampler, steps: int, rows: float, seconds: float, n: int) -> dict[str, Any]:
-    cost: dict[str, Any] = {
-        "scheduler": sampler.facts.scheduler,
-        "steps": steps,
-        "nfe": rows / n,
-        "ms_per_sample": 1000 * seconds / n,
-        "samples_per_second": n / seconds,
-        "batch": min(sampler.size, n),
-    }
-    if sampler.reason:
-        cost["one_by_one"] = sampler.reason
-    if sampler.compile:
-        cost["compile_seconds"] = sampler.compiled_in
-    return cost
+def _drawn(
+    draw: _Draw, folder: Path, index: sample_index.Index, fps: int | None, report: Reporter, *, grid: bool
+) -> tuple[SamplingCost, list[Image.Image]]:
+    """Draw and write one sampler's samples; their cost, and with `grid` a picture of each."""
+    sampler, done, nfe, seconds, shown = draw.sampler, 0, 0.0, 0.0, []
+    facts = sampler.facts
+    report.begin(draw.who, len(draw.seeds))
+    for part in sampler.stream(draw.seeds, draw.conditions, draw.steps):
+        for one in part.samples:
+            name, condition = draw.files[done], draw.conditions[done]
+            save(one, folder / name, rate=facts.rate, fps=fps or facts.fps)
+            said = {} if condition is None else {_KEY[facts.driver]: condition}
+            index.add(sample_index.Entry(file=name, seed=draw.seeds[done], **said, steps=draw.steps, by=draw.who))
+            shown += [pictures.picture(one)] if grid else []
+            done += 1
+        nfe, seconds = nfe + part.nfe * len(part.samples), seconds + part.seconds
+        report.advance(done, {"ms a sample": 1000 * seconds / done})
+    report.end()
+    cost = SamplingCost(
+        scheduler=facts.scheduler,
+        steps=draw.steps,
+        nfe=nfe / done,
+        ms_per_sample=1000 * seconds / done,
+        samples_per_second=done / seconds,
+        batch=min(sampler.size, done),
+        one_by_one=sampler.reason,
+        compile_seconds=sampler.compiled_in if sampler.compile else None,
+    )
+    return cost, shown
 
 
 def _side_by_side(grids: list[Image.Image]) -> Image.Image:
     """The student's grid, then the teacher's, with a gap."""
     gap = grids[0].width // 32
-    whole = Image.new("RGB", (sum(g.width for g in grids) + gap * (len(grids) - 1), grids[0].height), "white")
+    canvas = Image.new("RGB", (sum(g.width for g in grids) + gap * (len(grids) - 1), grids[0].height), "white")
     for i, sheet in enumerate(grids):
-        whole.paste(sheet, (i * (sheet.width + gap), 0))
-    return whole
+        canvas.paste(sheet, (i * (sheet.width + gap), 0))
+    return canvas

@@ -1,4 +1,7 @@
-"""Student and teacher on the same seeds, side by side: distances, network evaluations and time, by steps."""
+"""Student and teacher on the same seeds, side by side: distances, NFE and time, by numbers of steps.
+
+NFE are network function evaluations a sample; classifier-free guidance counts twice.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +15,12 @@ from scm_distill.evaluation import metrics
 from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import squared_errors
 from scm_distill.progress import Reporter
+from scm_distill.sampling.backends import Condition
 from scm_distill.sampling.sampler import Sampler
 
-MOST_PAIRS = (
-    10_000  # samples whose pairs are compared, for precision, recall and diversity: all pairs of more take hours
-)
+MOST_PAIRS = 10_000  # samples whose pairs are compared, for precision, recall and diversity: more would take hours
 TWO = 2  # steps of the student that the ratios are about
 
-Condition = str | int | None
 Score = Callable[[Sequence[Any], Sequence[str]], Tensor]  # CLIP score (N,) of samples and their prompts
 
 
@@ -34,9 +35,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one contender did: features (N, D), CLIP scores (N,) or (0,), and rounds (R, 4).
+    """The samples of one contender as features (N, D), with CLIP scores (N,) or (0,), and their costs.
 
-    A round is a batch: samples, seconds, evaluations a sample, and squared errors to the teacher's endpoints, summed.
+    `rounds` (R, 4) has a row a batch: number of samples, seconds, NFE a sample, and the sum over the batch of squared
+    errors to the teacher's endpoints.
     """
 
     features: Tensor
@@ -45,42 +47,45 @@ class Measurement:
 
 
 def contenders(student: Sampler, teacher: Sampler, steps: Sequence[int]) -> list[Contender]:
-    """The teacher at its default first, then it and the student at `steps`; one step is for the student only."""
+    """The teacher at its default steps first, then student and teacher at each of `steps`.
+
+    The teacher takes those between one and its default only.
+    """
     full = teacher.facts.default_steps
-    few = [k for k in steps if 1 < k < full]
     return [
         Contender("teacher", teacher, full),
         *(Contender("student", student, k) for k in steps),
-        *(Contender("teacher", teacher, k) for k in few),
+        *(Contender("teacher", teacher, k) for k in steps if 1 < k < full),
     ]
 
 
 def measure(
-    them: Sequence[Contender],
+    compared: Sequence[Contender],
     batches: Sequence[tuple[Sequence[int], Sequence[Condition]]],
     extractor: Extractor,
     score: Score | None,
     report: Reporter,
 ) -> list[Measurement]:
-    """Let all contenders draw each batch of seeds and conditions in turn: what else the machine does strikes all alike.
+    """Let each contender draw every batch of seeds and conditions, in turn, so that a busy machine slows all alike.
 
-    The first contender is the teacher at its default steps; the others' distance to its samples is taken.
+    The first contender is the teacher at its default steps; errors are distances to its samples. Without `score` no
+    CLIP scores are taken. Raises UserError where a sample cannot be drawn.
     """
-    features: list[list[Tensor]] = [[] for _ in them]
-    scores: list[list[Tensor]] = [[] for _ in them]
-    rounds: list[list[list[float]]] = [[] for _ in them]
-    report.begin("evaluate", len(batches) * len(them))
+    features: list[list[Tensor]] = [[] for _ in compared]
+    scores: list[list[Tensor]] = [[] for _ in compared]
+    rounds: list[list[list[float]]] = [[] for _ in compared]
+    report.begin("evaluate", len(batches) * len(compared))
     for r, (seeds, conditions) in enumerate(batches):
-        endpoint: list[Any] | None = None
-        for i, one in enumerate(them):
-            drawn = one.sampler.draw(seeds, conditions, one.steps)
-            endpoint = drawn.samples if endpoint is None else endpoint
-            errors = squared_errors(drawn.samples, endpoint)
+        endpoints: list[Any] | None = None
+        for i, contender in enumerate(compared):
+            drawn = contender.sampler.draw(seeds, conditions, contender.steps)
+            endpoints = drawn.samples if endpoints is None else endpoints
+            errors = squared_errors(drawn.samples, endpoints)
             features[i].append(extractor(drawn.samples).double().cpu())
             if score is not None:
                 scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
             rounds[i].append([len(seeds), drawn.seconds, drawn.nfe, float(errors.sum())])
-            report.advance(r * len(them) + i + 1)
+            report.advance(r * len(compared) + i + 1)
     report.end()
     none = torch.zeros(0, dtype=torch.float64)
     return [
@@ -90,44 +95,47 @@ def measure(
 
 
 def rows(
-    them: Sequence[Contender],
-    tallies: Sequence[Measurement],
+    compared: Sequence[Contender],
+    measurements: Sequence[Measurement],
     reference: Tensor,
     report: Reporter,
     *,
     seed: int,
     device: torch.device | None,
 ) -> list[Row]:
-    """A line of the table for each contender, against the features of the reference (M, D), computed on `device`."""
-    real = _some(reference, seed)
+    """A row of eval.json for each contender: distances to the features `reference` (M, D), NFE and time.
+
+    Distances are computed on `device`, or where the features are; `seed` decides which subsets are compared.
+    """
+    real = _subset(reference, seed)
     table: list[Row] = []
-    spread = metrics.diversity(real, device)
-    report.begin("distances", len(them))
-    for i, (one, tally) in enumerate(zip(them, tallies, strict=True)):
-        a = tally.features
-        samples, seconds, evaluations, errors = tally.rounds.T
+    real_diversity = metrics.diversity(real, device)
+    report.begin("distances", len(compared))
+    for i, (contender, measurement) in enumerate(zip(compared, measurements, strict=True)):
+        a = measurement.features
+        samples, seconds, nfe, errors = measurement.rounds.T
         kid, kid_std = metrics.kid(reference, a, seed=seed, device=device)
-        some = _some(a, seed)
-        found = {
+        subset = _subset(a, seed)
+        values = {
             "fd": metrics.frechet(reference, a, device),
             "kid": kid,
-            "precision": metrics.precision(real, some, device=device),
-            "recall": metrics.recall(real, some, device=device),
-            "diversity": metrics.diversity(some, device) / spread,
+            "precision": metrics.precision(real, subset, device=device),
+            "recall": metrics.recall(real, subset, device=device),
+            "diversity": metrics.diversity(subset, device) / real_diversity,
         }
-        if them[0].sampler.deterministic:
-            found["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
-        if len(tally.scores):
-            found["clip_score"] = float(tally.scores.mean())
+        if compared[0].sampler.deterministic:
+            values["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
+        if len(measurement.scores):
+            values["clip_score"] = float(measurement.scores.mean())
         table.append(
             Row(
-                who=one.who,
-                scheduler=one.sampler.facts.scheduler,
-                steps=one.steps,
-                nfe=float((evaluations * samples).sum() / samples.sum()),
-                batch=one.sampler.size,
+                who=contender.who,
+                scheduler=contender.sampler.facts.scheduler,
+                steps=contender.steps,
+                nfe=float((nfe * samples).sum() / samples.sum()),
+                batch=contender.sampler.size,
                 ms_per_sample=1000 * float((seconds / samples).median()),
-                metrics=found,
+                metrics=values,
                 kid_std=kid_std,
             )
         )
@@ -136,23 +144,23 @@ def rows(
     return table
 
 
-def _some(features: Tensor, seed: int) -> Tensor:
-    """At most MOST_PAIRS rows, drawn at random: those of a folder come class by class."""
+def _subset(features: Tensor, seed: int) -> Tensor:
+    """At most MOST_PAIRS rows of features (N, D), drawn at random: those of a folder come class by class."""
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     return features[order[:MOST_PAIRS]]
 
 
-def ratios(them: Sequence[Contender], tallies: Sequence[Measurement], table: Sequence[Row]) -> Ratios | None:
-    """The two-step student against the teacher at its default: fd student / teacher, the others teacher / student.
+def ratios(compared: Sequence[Contender], measurements: Sequence[Measurement], table: Sequence[Row]) -> Ratios | None:
+    """The two-step student against the teacher at its default, of the `rows` of both.
 
-    The wall clock is compared round by round, and the median taken. None where the student did not take two steps.
+    The wall clock is compared batch by batch, and the median taken. None where the student did not take two steps.
     """
-    two = next((i for i, one in enumerate(them) if one.who == "student" and one.steps == TWO), None)
+    two = next((i for i, c in enumerate(compared) if c.who == "student" and c.steps == TWO), None)
     if two is None:
         return None
     full, few = table[0], table[two]
     return Ratios(
         fd=few.metrics["fd"] / full.metrics["fd"],
         nfe=full.nfe / few.nfe,
-        wall_clock=float((tallies[0].rounds[:, 1] / tallies[two].rounds[:, 1]).median()),
+        wall_clock=float((measurements[0].rounds[:, 1] / measurements[two].rounds[:, 1]).median()),
     )
