@@ -106,20 +106,21 @@ def test_a_new_output_is_fitted_through_the_adapter(start: Start) -> None:
 
 
 def test_only_the_adapter_moves_and_is_saved_and_resumes_bit_for_bit(start: Start) -> None:
-    training = start("run")
-    before = {name: p.clone() for name, p in training.state.student.network.named_parameters()}
+    begun = start("run")
+    before = {name: p.clone() for name, p in begun.state.student.network.named_parameters()}
+    training = run.Run(begun)
     whole = training.train()
-    after = dict(training.state.student.network.named_parameters())
+    after = dict(begun.state.student.network.named_parameters())
     still = {name for name, p in before.items() if torch.equal(p, after[name])}
     assert still == {name for name in before if "lora_" not in name}
     for name in ("student", "ema"):
-        kept = load_file(training.last / f"{name}.safetensors")
+        kept = load_file(training.saved / f"{name}.safetensors")
         assert all("lora_" in key or key.startswith("weight.") for key in kept)
         assert len(kept) == len(before) - len(still) + 2  # w_phi
 
-    expected = losses(training.out)
-    resumed = start("run", resume=str(training.out / "checkpoints" / "step-2")).train()
-    assert losses(training.out) == expected
+    expected = losses(begun.out)
+    resumed = run.Run(start("run", resume=str(begun.out / "checkpoints" / "step-2"))).train()
+    assert losses(begun.out) == expected
     assert len(expected) == 4
     for mine, theirs in zip(whole.student.parameters(), resumed.student.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -133,7 +134,7 @@ def test_only_the_adapter_moves_and_is_saved_and_resumes_bit_for_bit(start: Star
     stock.load_state_dict(merged.state_dict())  # its own names
     with torch.no_grad():
         assert torch.allclose(stock(x, t).sample, resumed.student.net(x, t).sample, atol=1e-5)
-        assert not torch.allclose(stock(x, t).sample, training.F_teacher.net(x, t).sample, atol=1e-3)
+        assert not torch.allclose(stock(x, t).sample, begun.loaded.F_teacher.net(x, t).sample, atol=1e-3)
 
 
 def test_a_layer_behind_the_low_pass_is_never_adapted() -> None:
