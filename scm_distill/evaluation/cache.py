@@ -11,15 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from scm_distill.artifacts.files import save_tensors
-from scm_distill.errors import UserError
+from scm_distill.artifacts.files import Damaged, read_tensors, save_tensors
+from scm_distill.errors import UserError, one_line
 from scm_distill.evaluation.features import Extractor, features
 from scm_distill.evaluation.reference import Reference
 
-VERSION = 1  # of what makes the features, where the key does not say it
+VERSION = 1  # of the code that makes features: part of their key
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def folder() -> Path:
 
 
 def key_of(extractor: Extractor, reference: Reference) -> str:
-    """What the features depend on."""
+    """The hash of all that the features depend on; the name of their file."""
     made = [VERSION, reference.identity, extractor.identity.model_dump(), extractor.settings]
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
@@ -49,9 +48,10 @@ def reference_features(
     accelerator: Accelerator | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CachedFeatures:
-    """The features of a reference set, on every process; from the cache if they are there, shared out if not.
+    """The features of a reference set, on every process: from the cache, or computed, by each process a share.
 
-    `progress` hears how many samples of this process's share are done. Raises UserError where a file cannot be read.
+    `progress` is called with how many samples of this process's share are done. A damaged cached file is computed
+    again, and `origin` says so. Raises UserError where a sample cannot be read.
     """
     path = folder() / f"{key_of(extractor, reference)}.safetensors"
     main = accelerator is None or accelerator.is_main_process
@@ -59,8 +59,8 @@ def reference_features(
     if accelerator is not None and accelerator.num_processes > 1:
         shape, origin = broadcast_object_list([None if found is None else tuple(found.shape), origin])
         if shape is not None:
-            everywhere = torch.zeros(shape) if found is None else found
-            found = broadcast(everywhere.to(accelerator.device)).cpu()
+            buffer = torch.zeros(shape) if found is None else found
+            found = broadcast(buffer.to(accelerator.device)).cpu()
     if found is None:
         mine = share(len(reference), accelerator)
         found = features(extractor, (reference[i] for i in mine), progress)
@@ -71,29 +71,30 @@ def reference_features(
 
 
 def _read(path: Path, n: int) -> tuple[Tensor | None, str]:
+    """The cached features (n, D), if they are there and whole, and where features come from, in words."""
     if not path.is_file():
         return None, "computed"
     try:
-        found = load_file(path)["features"]
+        found = read_tensors(path)["features"]
         if found.ndim != 2 or len(found) != n or not found.isfinite().all():
             raise ValueError("not as written")
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (Damaged, KeyError, ValueError):
         return None, f"computed again: the cached file {path.name} was damaged"
     return found, "from the cache"
 
 
 def _write(path: Path, found: Tensor) -> str:
-    """Write the file; what to say where that fails."""
+    """Cache features (N, D); where that fails, the words that say so, else none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors({"features": found}, path)
     except (OSError, SafetensorError) as error:
-        return f"; not kept: {error}"
+        return f"; not kept: {one_line(error)}"
     return ""
 
 
 def share(total: int, accelerator: Accelerator | None) -> range:
-    """The indices, of `total`, that this process works on; one run of them. Raises UserError where some have none."""
+    """The consecutive indices, of `total`, that this process works on. Raises UserError where a process has none."""
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     if total < world:
         raise UserError(f"{total} samples are too few for {world} processes.", "Give more samples, or fewer processes.")

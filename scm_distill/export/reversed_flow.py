@@ -20,9 +20,10 @@ TIMES = 16
 
 @torch.no_grad()
 def reverse(network: Network, folded: nn.Module, x_nat: Tensor, cond: Cond, total: float) -> nn.Module:
-    """`folded`, a stock copy of the network's denoiser, turned round in place; `total` is C. Raises UserError.
+    """`folded`, a stock copy of the network's denoiser, turned round in place, so that it gives -net(x, C - tau).
 
-    `x_nat` (1, ...) and `cond` (1, ...) are any inputs.
+    `x_nat` (1, ...) and `cond` {name: (1, ...)} are any inputs of it; `total` is C, the network's time at t = 0.
+    Raises UserError where the result, run on these inputs, is another one.
     """
     names = [name for name, module in network.net.named_modules() if isinstance(module, low_pass.Filtered)]
     call: Any = network.call
@@ -52,7 +53,7 @@ def reverse(network: Network, folded: nn.Module, x_nat: Tensor, cond: Cond, tota
 
 
 def _inputs(net: nn.Module, names: list[str], run: Any) -> dict[str, Tensor]:
-    """What these layers are given, (TIMES, features)."""
+    """The inputs (TIMES, features) of the layers `names` in one call of `run`."""
     seen: dict[str, Tensor] = {}
     hooks = [
         net.get_submodule(name).register_forward_pre_hook(lambda _, args, n=name: seen.setdefault(n, args[0].clone()))
@@ -65,7 +66,7 @@ def _inputs(net: nn.Module, names: list[str], run: Any) -> dict[str, Tensor]:
 
 
 def _negate(net: nn.Module, run: Any) -> None:
-    """Negate the last layer that runs."""
+    """Negate the weights of the layer that runs last in `run`."""
     order: list[nn.Module] = []
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d | nn.Conv1d)]
     hooks = [m.register_forward_hook(lambda module, *_: order.append(module)) for m in layers]

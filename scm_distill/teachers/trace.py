@@ -101,6 +101,23 @@ def _quiet(pipeline: Any) -> Iterator[None]:
         pipeline._progress_bar_config = settings
 
 
+def _recorded(name: str, module: nn.Module, trace: Trace, fake: Fake | None) -> Callable[..., Any]:
+    """The forward of the denoiser `module`, or `fake` in its place, which appends its calls to `trace`."""
+    forward, signature = module.forward, inspect.signature(module.forward)
+
+    @functools.wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        bound = dict(signature.bind(*args, **kwargs).arguments)
+        bound |= bound.pop("kwargs", {})
+        x = next(iter(bound))  # copied, since some pipelines update it in place
+        bound[x] = [v.clone() for v in bound[x]] if isinstance(bound[x], list) else bound[x].clone()
+        output = forward(*args, **kwargs) if fake is None else fake(bound)
+        trace.calls.append(Call(name, bound, output))
+        return output
+
+    return wrapper
+
+
 @torch.no_grad()
 def watch(
     pipeline: Any,
@@ -121,23 +138,6 @@ def watch(
     trace = Trace()
     scheduler = pipeline.scheduler
     step_signature, step_function = inspect.signature(scheduler.step), scheduler.step
-
-    def watched_denoiser(name: str, module: nn.Module) -> Callable[..., Any]:
-        forward, signature = module.forward, inspect.signature(module.forward)
-
-        @functools.wraps(forward)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            bound = dict(signature.bind(*args, **kwargs).arguments)
-            bound |= bound.pop("kwargs", {})
-            x = next(iter(bound))
-            bound[x] = (
-                [v.clone() for v in bound[x]] if isinstance(bound[x], list) else bound[x].clone()
-            )  # some update it in place
-            output = forward(*args, **kwargs) if fake is None else fake(bound)
-            trace.calls.append(Call(name, bound, output))
-            return output
-
-        return wrapper
 
     @functools.wraps(step_function)
     def watched_step(*args: Any, **kwargs: Any) -> Any:
@@ -167,7 +167,7 @@ def watch(
         stack.enter_context(_quiet(pipeline))
         stack.enter_context(patched(scheduler, "step", watched_step))
         for name, module in denoisers.items():
-            stack.enter_context(patched(module, "forward", watched_denoiser(name, module)))
+            stack.enter_context(patched(module, "forward", _recorded(name, module, trace, fake)))
         stack.enter_context(contextlib.suppress(Stopped))
         generator = torch.random.manual_seed(seed)
         if "generator" in inspect.signature(pipeline.__call__).parameters:

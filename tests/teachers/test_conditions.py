@@ -165,18 +165,19 @@ def test_other_circumstances_are_other_files(changes: dict[str, Any], teacher_of
 
 
 def test_half_a_file_is_never_left(teacher_of: TeacherOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scm_distill.teachers import conditions
+    import safetensors.torch
 
-    def interrupted(_: object, path: Path) -> None:
+    def interrupted(_: object, path: Path, __: object) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
+    teacher = teacher_of("sd15")
     with monkeypatch.context() as patch:
-        patch.setattr(conditions, "save_file", interrupted)
+        patch.setattr(safetensors.torch, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            recorded(teacher_of("sd15"), ["a cat"], tmp_path)
+            recorded(teacher, ["a cat"], tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
-    assert len(recorded(teacher_of("sd15"), ["a cat"], tmp_path)) == 1
+    assert len(recorded(teacher, ["a cat"], tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", ["qwenimage", "cogview4", "zimage", "kandinsky5"])
