@@ -60,6 +60,7 @@ def test_the_table_is_what_the_samplers_and_the_metrics_say(made: Made, real: Pa
         ("student", 1, 1), ("student", 2, 2), ("teacher", 2, 2), ("teacher", 50, 50),
     ]  # fmt: skip
     student, teacher = open.open_student(str(run)), open.open_teacher(str(run / "teacher"), {})
+    student.size = teacher.size = 10  # another batch rounds otherwise, and now and then a pixel falls to the next level
     ours, theirs = (
         torch.stack([as_tensor(x) for x in sampler.draw(range(5, 29), [None] * 24).samples])
         for sampler in (student, teacher)

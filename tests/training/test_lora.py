@@ -18,7 +18,7 @@ from scm_distill.autodiff.dual import blocks
 from scm_distill.errors import UserError
 from scm_distill.models import lora, low_pass
 from scm_distill.progress import Silent
-from scm_distill.training import checkpoint, derivative, networks, setup
+from scm_distill.training import checkpoint, derivative, networks, run, setup
 
 Start = Callable[..., setup.Setup]
 LAYERS = "lora.targets=[to_q, to_k, to_v, to_out.0, conv1, conv2, conv_out, time_emb_proj]"

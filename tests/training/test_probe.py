@@ -45,7 +45,7 @@ def test_its_times_are_on_the_grid_of_a_discrete_teacher() -> None:
     k = clock.network_time(found.t)
     assert torch.allclose(k, k.round(), atol=1e-6)
     assert torch.isin(found.t, clock.phi).all()
-    assert len(found.t.unique()) > 100  # over the whole of it
+    assert len(found.t.unique()) > setup.PROBE / 3  # over the whole of it
     drawn = torch.cat([t for _, t, *_ in Draws(**{**vars(DRAWS), "batch": setup.PROBE, "micro": setup.PROBE,
                                                   "rank": 0, "world": 1}).step("probe", 0)])  # fmt: skip
     assert torch.equal(found.t, clock.snap(drawn))
