@@ -21,7 +21,7 @@ from scm_distill.publish.card import exported
 from scm_distill.publish.card_text import LICENCE_FILES
 
 TOP = (layout.INDEX, layout.FACTS, layout.EVALUATION, layout.SEARCH, layout.ADAPTER)
-NEEDED = (layout.INDEX, layout.FACTS, layout.EVALUATION)  # of these, damage is an error of the card's text
+NEEDED = (layout.INDEX, layout.FACTS, layout.EVALUATION)  # damage of these is an error: `stage` reads them whole
 COMPONENT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # configuration, weights, tokenizers
 CONFIGURATION = ("config.json", ".index.json")  # ends of the names of files that diffusers and transformers need
 SAMPLES = ("*.png", "*.gif", "*.mp4", "*.wav")
@@ -94,7 +94,8 @@ def components(export: Path) -> list[str]:
     index = files.read_json(path)
     if not isinstance(index.get("_class_name"), str):
         raise Damaged(path, "names no pipeline")
-    return [name for name, value in index.items() if name and isinstance(value, list) and (export / name).is_dir()]
+    names = (name for name, value in index.items() if isinstance(value, list) and name.isidentifier())
+    return [name for name in names if (export / name).is_dir()]
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from scm_distill import config
 from scm_distill.artifacts.layout import local_student
 from scm_distill.publish import card as model_card
-from scm_distill.publish import upload
+from scm_distill.publish import staging, upload
 from scm_distill.publish.hub import Client
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -117,6 +117,13 @@ def test_a_token_in_utf_16_is_found_too(start: Callable[..., Hub], run: Path) ->
     (run / "export" / "LICENSE").write_text("hf_" + "x" * 34, encoding="utf-16")
     assert "LICENSE holds an access token" in refusal(hub, run).problem
     assert not hub.repos
+
+
+def test_no_folder_outside_the_export_is_a_component(run: Path) -> None:
+    index = run / "export" / "model_index.json"
+    outside = {name: ["diffusers", "UNet2DModel"] for name in ("", ".", "..", "../samples", "/etc", str(run))}
+    index.write_text(json.dumps({**outside, **json.loads(index.read_text())}))
+    assert staging.components(run / "export") == ["scheduler", "unet"]
 
 
 def test_damaged_decoration_is_left_out_and_named(start: Callable[..., Hub], run: Path) -> None:
