@@ -47,7 +47,10 @@ def files(folder: Path) -> set[str]:
 
 
 def index(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    """The entries of an index, without their version."""
+    entries = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert {entry.pop("version") for entry in entries} == {1}
+    return entries
 
 
 def pixels(path: Path) -> Any:
