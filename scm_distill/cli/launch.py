@@ -30,36 +30,36 @@ OTHERS = 5.0  # seconds that the others have to fail of the same reason, before 
 LAST = 60.0  # seconds from there to SIGKILL
 
 
-def refuse_nested(given: Mapping[str, str]) -> None:
+def refuse_nested(environment: Mapping[str, str]) -> None:
     """Raise UserError inside torchrun, accelerate launch or srun."""
-    if found := [name for name in ("RANK", "WORLD_SIZE") if name in given]:
+    if found := [name for name in ("RANK", "WORLD_SIZE") if name in environment]:
         raise UserError(
             f"--num-processes starts processes, and this is one of several already ({', '.join(found)} set).",
             "Leave --num-processes away under torchrun, accelerate launch or srun.",
         )
 
 
-def slurm(given: Mapping[str, str]) -> dict[str, str]:
+def slurm(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of torch.distributed for a task of `srun`; none in a step of one task, or outside of one.
 
     A batch script has SLURM_PROCID and SLURM_NTASKS too, but no step; its other tasks would be waited for in vain.
     """
     wanted = {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_ID"}
-    if "RANK" in given or not wanted <= given.keys():
+    if "RANK" in environment or not wanted <= environment.keys():
         return {}
-    world = given.get("SLURM_STEP_NUM_TASKS") or given["SLURM_NTASKS"]
+    world = environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"]
     if int(world) < 2:
         return {}
     # Rank 0 runs on the first node of the step; the launch node is where srun was typed, perhaps a login node.
-    nodes = given.get("SLURM_STEP_NODELIST") or given.get("SLURM_JOB_NODELIST") or ""
-    address = first_host(nodes) or given.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    port = str(10_000 + int(given.get("SLURM_JOB_ID", "0")) % 50_000)
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
+    address = first_host(nodes) or environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    port = str(10_000 + int(environment.get("SLURM_JOB_ID", "0")) % 50_000)
     return {
-        "RANK": given["SLURM_PROCID"],
-        "LOCAL_RANK": given["SLURM_LOCALID"],
+        "RANK": environment["SLURM_PROCID"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": world,
-        "MASTER_ADDR": given.get("MASTER_ADDR", address),
-        "MASTER_PORT": given.get("MASTER_PORT", port),
+        "MASTER_ADDR": environment.get("MASTER_ADDR", address),
+        "MASTER_PORT": environment.get("MASTER_PORT", port),
     }
 
 
