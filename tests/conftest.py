@@ -44,7 +44,10 @@ def small(request: pytest.FixtureRequest) -> Iterator[None]:
 # Folders and files whose tests have the marker `quick`; with -m quick no other file is even imported.
 QUICK = (
     "maths", "objectives", "config", "artifacts", "models", "data",
-    *(f"training/test_{name}.py" for name in ("randomness", "optimizer", "endpoint", "prefit", "setup")),
+    *(f"training/test_{name}.py" for name in ("batches", "randomness", "optimizer", "endpoint", "prefit", "setup")),
+    "autodiff/test_dual.py", "autodiff/test_rules.py", "evaluation/test_metrics.py", "evaluation/test_inputs.py",
+    "export/test_schedulers.py", "publish/test_licence.py", "sampling/test_request.py",
+    "sampling/test_per_sample_noise.py",
 )  # fmt: skip
 ELSEWHERE = ("wide", "slow", "gpu", "network")
 

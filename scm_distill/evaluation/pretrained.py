@@ -1,6 +1,6 @@
 """Extractors that are transformers models: vision (FD-DINOv2), video (FVD), audio (FAD), and the CLIP score."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _failure(spec: str, error: Exception) -> UserError:
     )
 
 
-def _settings(loaded: _Loaded, spec: str) -> dict[str, Any]:
+def _settings(loaded: _Loaded, spec: str) -> Mapping[str, Any]:
     """The preprocessor's configuration, as a file holds it: the image processors themselves may need torchvision."""
     from transformers import ImageProcessingMixin
 

@@ -185,7 +185,7 @@ class PipelineBackend:
         return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def shared_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+def shared_arguments(call: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments that a teacher's call has in common with its student's: sizes and lengths."""
     return {name: value for name, value in call.items() if name not in STUDENT_ARGUMENTS}
 

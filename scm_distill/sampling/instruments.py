@@ -3,7 +3,7 @@
 import functools
 import gc
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ def counted(nets: Sequence[nn.Module]) -> Iterator[list[int]]:
     rows: list[int] = []
 
     def count(first: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             rows.append(len(args[0] if args else kwargs[first]))
 
         return hook

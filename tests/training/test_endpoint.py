@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scm_distill.artifacts.run_records import Endpoints
 from scm_distill.maths.clocks import FlowClock
 from scm_distill.models.network import Network
-from scm_distill.training.endpoint import Comparison, Figures, sample
+from scm_distill.training.endpoint import Comparison, sample
 
 NAN = float("nan")
 SIGMA_D, T_MAX, T_MID = 0.5, 1.5, 0.9
@@ -41,8 +42,8 @@ class Still(nn.Module):
     ],
 )
 def test_worse_in_one_step_or_in_two_is_worse(one_step: float, two_steps: float, worse: bool) -> None:
-    comparison = SimpleNamespace(teacher=Figures(rmse=0.0, one_step=1.0, two_steps=2.0))
-    assert Comparison.worse(comparison, Figures(9.0, one_step, two_steps)) is worse
+    comparison = SimpleNamespace(teacher=Endpoints(rmse=0.0, one_step=1.0, two_steps=2.0))
+    assert Comparison.worse(comparison, Endpoints(rmse=9.0, one_step=one_step, two_steps=two_steps)) is worse
 
 
 def test_two_steps_start_from_the_first_noise_and_go_on_with_the_second() -> None:
