@@ -53,4 +53,4 @@ def load_all() -> dict[str, Family]:
     """Every family of every module of this package, by name."""
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         importlib.import_module(module.name)
-    return FAMILIES
+    return dict(FAMILIES)
