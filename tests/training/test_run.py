@@ -88,7 +88,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run: Run, name: str)
     whole, a = run("whole", override)
 
     def stop(step: int) -> None:
-        if step == 2:
+        if step == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(signals.Interrupted) as caught:
