@@ -88,13 +88,13 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run: Run, name: str)
     whole, a = run("whole", override)
 
     def stop(step: int) -> None:
-        if step == 3:
+        if step == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(signals.Interrupted) as caught:
         run("parts", override, listener=Listener(stop))
     assert caught.value.number == signal.SIGINT
-    assert caught.value.saved.name in ("step-3", "step-4")
+    assert caught.value.saved.name in ("step-2", "step-3")  # a step or more is left, for which the moments count
     parts, b = run("parts", override, resume="auto")
     assert [line for line in lines(a) if "loss" in line] == [line for line in lines(b) if "loss" in line]
     for mine, theirs in zip(whole.student.parameters(), parts.student.parameters(), strict=True):
