@@ -84,18 +84,18 @@ def test_a_run_leaves_metrics_previews_and_checkpoints(run: Run) -> None:
 
 @pytest.mark.parametrize("name", [pytest.param("radam", marks=pytest.mark.slow), "adamw"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(run: Run, name: str) -> None:
-    override = f"optimizer.name={name}"
-    whole, a = run("whole", override)
+    overrides = (f"optimizer.name={name}", "train.steps=6")
+    whole, a = run("whole", *overrides)
 
     def stop(step: int) -> None:
-        if step == 1:
+        if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(signals.Interrupted) as caught:
-        run("parts", override, listener=Listener(stop))
+        run("parts", *overrides, listener=Listener(stop))
     assert caught.value.number == signal.SIGINT
-    assert caught.value.saved.name in ("step-2", "step-3")  # a step or more is left, for which the moments count
-    parts, b = run("parts", override, resume="auto")
+    assert caught.value.saved.name in ("step-3", "step-4")  # steps are left, for which the moments count
+    parts, b = run("parts", *overrides, resume="auto")
     assert [line for line in lines(a) if "loss" in line] == [line for line in lines(b) if "loss" in line]
     for mine, theirs in zip(whole.student.parameters(), parts.student.parameters(), strict=True):
         assert torch.equal(mine, theirs)
