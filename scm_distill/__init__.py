@@ -5,7 +5,7 @@ raise `UserError`, whose `problem` and `fix` are a sentence each. This page is r
 
 >>> import tempfile
 >>> from pathlib import Path
->>> from scm_distill import UserError, evaluate, inspect, plan_push, plan_train, read_recipe, sample, train
+>>> from scm_distill import UserError, evaluate, inspect, plan_push, read_recipe, sample, train
 >>> home = Path(tempfile.mkdtemp())
 
 A recipe is the name of a packaged one, a .yaml file, a mapping of its sections, or a `Recipe`, which is frozen and
@@ -13,19 +13,14 @@ checked; overrides are KEY=VALUE strings as after `-s`, or a mapping. This one r
 
 >>> recipe = read_recipe("digits", {
 ...     "train.steps": 3, "train.batch_size": 64, "train.evaluate_samples": 4, "train.stop_if_worse": False,
-...     "adapt.prefit_steps": 2, "adapt.smooth_time": 20, "sampler.teacher_steps": 3,
-...     "export.samples": 8, "export.t_mid": [1.1],
+...     "adapt.prefit_steps": 2, "adapt.smooth_time": 20, "adapt.reclock": False,
+...     "sampler.teacher_steps": 3, "export.samples": 8, "export.t_mid": [1.1],
 ... })
 >>> recipe.train.batch_size
 64
 
-What would a run do? The teacher and the data are opened for the answer, and nothing is written.
-
->>> plan = plan_train(recipe)
->>> plan.denoiser, plan.sample_shape, plan.samples
-('UNet2DModel', (1, 8, 8), 1797)
-
-Train it, into a run folder. A `progress.Reporter` passed as `report` hears what the command line shows.
+`plan_train(recipe)` says what a run would do and need. Train it, into a run folder; a `Reporter` passed as `report`
+hears what the command line shows.
 
 >>> trained = train(recipe, out=home / "run")
 >>> trained.export == home / "run" / "export"
