@@ -77,3 +77,10 @@ def test_empty_folders_damaged_images_and_wrong_arrays_are_refused(tmp_path: Pat
     np.savez(tmp_path / "f.npz", images=np.zeros((2, 8, 8)))
     with pytest.raises(UserError, match="float64"):
         open_images(str(tmp_path / "f.npz"), (1, 8, 8))
+
+
+def test_labels_of_arrays_without_any_are_unknown(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8))
+    found = open_images(str(tmp_path / "a.npz"), (1, 8, 8))
+    assert found.__getitems__([0, 1])[1].tolist() == [-1, -1]
+    assert found.classes == 0

@@ -88,6 +88,16 @@ def test_kid_subsets_are_those_of_the_seed_and_scatter_around_all_pairs() -> Non
         kid(a, b, size=500)
 
 
+def test_the_deviation_of_kid_is_that_of_its_subsets_not_of_a_sample_of_them() -> None:
+    a, b = draws(), 1.2 * draws(seed=1)
+    g, found = torch.Generator().manual_seed(3), []
+    for _ in range(2):
+        i, j = (torch.randperm(400, generator=g)[:50] for _ in "ab")
+        found.append(mmd(a[i], b[j]))
+    expected = (sum(found) / 2, abs(found[0] - found[1]) / 2)
+    assert kid(a, b, subsets=2, size=50, seed=3) == pytest.approx(expected)
+
+
 def test_mmd_is_unbiased_for_sets_of_unequal_size() -> None:
     found = [mmd(draws(40, seed=2 * i), draws(60, seed=2 * i + 1)) for i in range(200)]
     assert abs(sum(found) / 200) < 4 * float(torch.tensor(found).std()) / 200**0.5
@@ -157,6 +167,14 @@ def test_blocks_see_layout_noise_and_blur() -> None:
     assert frechet(block_features(x), block_features(3 * x)) > 2 * near
     assert frechet(block_features(x), block_features(torch.nn.functional.avg_pool2d(x, 3, 1, 1))) > 0.5 * near
     assert torch.equal(block_features(x[..., :8, :8]), x[..., :8, :8].flatten(1))
+
+
+def test_of_sounds_and_tokens_the_smaller_dimension_is_channels() -> None:
+    x = draws(4, 3 * 128).reshape(4, 3, 128)
+    blocks = x.reshape(4, 3, 64, 2)
+    expected = [blocks.mean(-1), blocks.std(-1, correction=0)]
+    for sequence in (x, x.mT):
+        assert torch.allclose(block_features(sequence), torch.cat([part.flatten(1) for part in expected], 1))
 
 
 def test_noise_of_image_i_does_not_depend_on_the_batch() -> None:

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 from analytic import LINEAR, as_F, ode_endpoint, posterior_mean, through_native
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
@@ -88,6 +88,7 @@ def test_zero_terminal_snr_is_finite() -> None:
 
 
 @given(st.lists(st.floats(0.01, 5.0), min_size=3, max_size=9))
+@example([0.1, 5.0, 1.0, 5.0, 0.1])  # the three-point slopes of both ends are negative
 def test_the_interpolation_is_scipys_pchip(steps: list[float]) -> None:
     x = torch.arange(len(steps) + 1, dtype=torch.float64) ** 1.3
     y = torch.tensor([0.0, *steps], dtype=torch.float64).cumsum(0)

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_net
 from torch import Tensor, nn
 
 from scm_distill.artifacts.run_records import Endpoints
-from scm_distill.maths.clocks import FlowClock
+from scm_distill.maths.clocks import DiscreteSchedule, FlowClock
+from scm_distill.models import low_pass
 from scm_distill.models.network import Network
 from scm_distill.training.endpoint import Comparison, sample
 
@@ -53,6 +55,27 @@ def test_two_steps_start_from_the_first_noise_and_go_on_with_the_second() -> Non
     assert torch.allclose(sample(network, EPS, {}, (T_MAX,)), one)
     two = math.cos(T_MID) * (math.cos(T_MID) * one + math.sin(T_MID) * second)
     assert torch.allclose(sample(network, EPS, {}, (T_MAX, T_MID)), two)
+
+
+def test_every_further_step_has_the_next_noise() -> None:
+    eps, times = torch.cat([EPS, -2 * EPS[:1]]), (T_MAX, T_MID, 0.4)
+    x_0 = sample(Still(0.0), eps, {}, times[:2])
+    three = math.cos(0.4) * (math.cos(0.4) * x_0 + math.sin(0.4) * SIGMA_D * eps[2])
+    assert torch.allclose(sample(Still(0.0), eps, {}, times), three)
+
+
+def test_the_endpoints_and_the_undistilled_teacher_are_without_the_low_pass() -> None:
+    schedule = DiscreteSchedule(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0), 1.0)
+    teacher = Network(tiny_net(), schedule, "v_prediction", 1.0).requires_grad_(False)
+    eps = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    low_pass.prepare(teacher, eps[0], torch.tensor([0.2, 0.8, 1.4]).double(), {})
+    plain = Comparison(teacher, eps, {}, (1.5, T_MID), 3)
+    low_pass.set_width(teacher.net, 50)
+    smooth = Comparison(teacher, eps, {}, (1.5, T_MID), 3)
+    assert torch.equal(smooth.endpoint, plain.endpoint)
+    assert smooth.teacher == plain.teacher
+    assert smooth.measure(teacher)[0] != plain.teacher
+    assert [layer.width for layer in low_pass.filters(teacher.net)] == [50.0]
 
 
 def test_figures_are_measured_from_the_endpoints_of_the_first_noise() -> None:
