@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from scm_distill.data import open_images
-from scm_distill.training.batches import prefetch, read_samples
+from scm_distill.training.batches import BatchSource, prefetch, read_samples
 from scm_distill.training.metrics import DeferredMetrics
+from scm_distill.training.randomness import Draws
 
 
 def threads() -> list[threading.Thread]:
@@ -93,3 +94,25 @@ def test_an_epoch_sees_every_image_once() -> None:
     key = [sorted(map(tuple, x.flatten(1).tolist())) for x in (a, b)]
     assert key[0] == key[1]
     assert not torch.equal(a, b)
+
+
+def test_the_micro_batches_of_a_step_are_its_samples_mirrored_where_drawn_with_its_noise_and_times() -> None:
+    draws = Draws(
+        seed=3, shape=(1, 8, 8), batch=8, micro=4, rank=0, world=1, P_mean=-0.8, P_std=1.6, sigma_d=0.5, t_min=0.01,
+        t_max=1.5, flip=True,
+    )  # fmt: skip
+    images = open_images("builtin:digits/data.npz", (1, 8, 8))
+    source = BatchSource(draws, images, lambda ids, chance: {"ids": ids, "chance": chance}, 0, pin=False)  # type: ignore[arg-type]
+    found = next(source.steps("train", 3, 2))
+    drawn = list(draws.step("train", 2))
+    samples = read_samples(images, batch=8, micro=4, rank=0, world=1, seed=3, first=2, workers=0)
+    assert len(found) == len(drawn) == 2
+    assert 0 < sum(int(flip.sum()) for _, _, flip, _ in drawn) < 8
+    for (x_0, z, t, cond), (z_drawn, t_drawn, flip, chance) in zip(found, drawn, strict=True):
+        assert torch.equal(z, z_drawn)
+        assert torch.equal(t, t_drawn)
+        assert torch.equal(cond["chance"], chance)
+        originals, ids = next(samples)
+        assert torch.equal(cond["ids"], ids)
+        for mine, original, mirrored in zip(x_0, originals, flip.tolist(), strict=True):
+            assert torch.equal(mine, original.flip(-1) if mirrored else original)
