@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from scm_distill import config
 from scm_distill.autodiff import dual
 from scm_distill.errors import UserError
+from scm_distill.models.ema import gamma_of
 from scm_distill.progress import Silent
 from scm_distill.training import checkpoint, setup, signals
 from scm_distill.training import run as training_run
@@ -124,6 +125,19 @@ def test_the_average_is_what_the_checkpoint_holds_and_what_is_exported(run: Run)
     shadow = load_file(out / "checkpoints" / "step-4" / "ema.safetensors")
     for name, p in trained.student.named_parameters():
         assert torch.equal(p, shadow[f"network.{name}"])
+
+
+def test_the_average_takes_in_every_step_with_its_own_number(run: Run) -> None:
+    _, out = run("run", "train.steps=2", "train.checkpoint_every=1", "train.ema_std=0.2")
+    (one, ema_1), (two, ema_2) = (
+        [load_file(out / "checkpoints" / f"step-{step}" / f"{name}.safetensors") for name in ("student", "ema")]
+        for step in (1, 2)
+    )
+    left = 0.5 ** (gamma_of(0.2) + 1)
+    for name in (n for n in one if n.startswith("network.")):
+        assert torch.equal(ema_1[name], one[name])
+        assert torch.allclose(ema_2[name], left * one[name] + (1 - left) * two[name], rtol=1e-5, atol=1e-8)
+    assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("micro", [1, 2])
