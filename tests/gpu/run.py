@@ -65,6 +65,7 @@ class Runner:
     device: str
     toy: bool
     seconds: float
+    patience: float = 1.0  # what the stages' own limits are multiplied by
     results: list[dict[str, Any]] = field(default_factory=list)
     _begin: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -90,7 +91,7 @@ class Runner:
         if left < ROOM:
             self._write(stage, {"failures": [f"not started: the {self.seconds:.0f} s for all are over"]}, 0.0, "")
             return
-        limit, begin = min(stage.limit, left), time.monotonic()
+        limit, begin = min(stage.limit * self.patience, left), time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"{stage.name}-", ignore_cleanup_errors=True) as folder:
             answer, log, work = Path(folder) / "answer.json", Path(folder) / "log", Path(folder) / "work"
             work.mkdir()
@@ -184,11 +185,12 @@ def main(arguments: Sequence[str], stages: Sequence[Stage] = STAGES) -> int:
     parser.add_argument("--toy", action="store_true", help="small sizes: tries the script, not the product")
     parser.add_argument("--jobs", type=int, default=jobs, help=f"stages at a time, of those not timed ({jobs})")
     parser.add_argument("--seconds", type=float, default=300, help="for all of them (300)")
+    parser.add_argument("--patience", type=float, default=1, help="multiplies the limits, for a slow machine (1)")
     args = parser.parse_args(arguments)
     if args.list:
         print("\n".join(f"{stage.name:14} at most {stage.limit:3.0f} s  {stage.what}" for stage in stages))
         return 0
-    runner = Runner(args.out, args.device, args.toy, args.seconds)
+    runner = Runner(args.out, args.device, args.toy, args.seconds * args.patience, args.patience)
     begin = time.monotonic()
     runner.run([stage for stage in stages if not args.only or stage.name in args.only], args.jobs)
     order = {name: i for i, name in enumerate(names)}

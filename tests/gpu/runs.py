@@ -38,23 +38,17 @@ COMPILED: tuple[dict[str, Any], ...] = (
 
 
 def train(notes: Notes, name: str, changes: Mapping[str, Any], recipe: Any = "digits") -> Any:
-    """A run in the stage's folder, on its device; returns its result. Where it is a toy, "digits" has a tiny teacher."""
+    """A run in the stage's folder, on its device; returns its result. In toys "digits" has a tiny teacher."""
     from scm_distill import read_recipe, train
 
     settings = {"train.device": "cpu"} if notes.device == "cpu" else {}
     if notes.toy and recipe == "digits":
-        settings["teacher.repo"] = str(saved(notes, "ddpm"))
+        from zoo import unconditional  # alone: to import every family takes seconds
+
+        settings["teacher.repo"] = str(notes.folder / "teacher")
+        if not (notes.folder / "teacher").exists():
+            unconditional.ddpm().save_pretrained(settings["teacher.repo"])
     return train(read_recipe(recipe, {**settings, **changes}), out=notes.folder / name)
-
-
-def saved(notes: Notes, name: str) -> Path:
-    """The folder of a tiny pipeline of this family of the zoo."""
-    import zoo
-
-    folder = notes.folder / f"{name}-teacher"
-    if not folder.exists():
-        zoo.load_all()[name].pipeline().save_pretrained(str(folder))
-    return folder
 
 
 def lines(folder: Path) -> list[Any]:
@@ -85,7 +79,9 @@ def family(notes: Notes, name: str, changes: Mapping[str, Any]) -> Any:
     """A run on a tiny pipeline of this family."""
     import zoo
 
-    made, folder = zoo.load_all()[name], saved(notes, name)
+    made, folder = zoo.load_all()[name], notes.folder / f"{name}-teacher"
+    if not folder.exists():
+        made.pipeline().save_pretrained(str(folder))
     (notes.folder / "prompts.txt").write_text("a cat\na dog\n")
     recipe: dict[str, Any] = {
         "teacher": {"repo": str(folder), "call": made.call},
