@@ -19,6 +19,7 @@ from scm_distill.autodiff.forward_ad import Float64
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import Cond, rows
 from scm_distill.maths.tangent import norm
+from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
@@ -192,7 +193,7 @@ def _cheapest(
     Raises UserError where a compiled pass gives something else.
     """
     settings = recipe.train
-    few = trial.first(2 if settings.compile == "off" else micro)  # a compiled pass is made for one number of samples
+    few = trial.first(min(2, micro) if settings.compile == "off" else micro)  # a compiled pass is made for one number
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
     allowed = SAME[trial.student.network.autocast]
     reason = _wrong(few, one, few.gradient(two), allowed)
@@ -215,9 +216,9 @@ def _wrong(few: Trial, one: OnePass, expected: tuple[Tensor, Tensor, list[Tensor
     what, measured, reason = "the trial of one pass", None, ""
     try:
         measured = few.gradient(one)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever an operator, or the compiler, does not like about a pair
+        if out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {one_line(error)}"
     hangs = reason and isinstance(few.wrapped, FSDPModule)
     reasons = ranks.exchange(what, reason, ranks.PATIENCE if hangs else None)
