@@ -204,7 +204,7 @@ def _cheapest(
     Raises UserError where a compiled pass gives something else.
     """
     settings = recipe.train
-    few = trial.first(2 if settings.compile == "off" else micro)  # a compiled pass is made for one number of samples
+    few = trial.first(min(2, micro) if settings.compile == "off" else micro)  # a compiled pass is made for one number
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
     allowed = SAME[trial.student.network.autocast]
     expected = few.gradient(two)

@@ -11,7 +11,7 @@ from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import norm
-from scm_distill.models import lora, low_pass
+from scm_distill.models import exact_time, lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.training.batches import probe_batch
@@ -170,9 +170,9 @@ def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, c
     """Under bf16, see to it that no network rounds its time. Raises UserError where one does all the same."""
     if (dtype := autocast_dtype(recipe)) is None or not low_pass.filters(F.net):
         return
-    left = low_pass.exact_time(F, x_t, t, cond, dtype)
+    left = exact_time.exact_time(F, x_t, t, cond, dtype)
     report.say(f"bf16: the sinusoids of the time are off by {left:.1e}")
-    if left > low_pass.ROUNDED:
+    if left > exact_time.ROUNDED:
         raise UserError(
             f"In bf16 this network rounds its time: its sinusoids are off by {left:.1e}.", "Set train.precision=fp32."
         )
