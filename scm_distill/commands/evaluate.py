@@ -18,6 +18,7 @@ from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorI
 from scm_distill.artifacts.export_record import TeacherCall
 from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import hidden, named, public
+from scm_distill.commands import short_of_memory
 from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import EvaluationResult
@@ -59,6 +60,7 @@ class EvaluationRequest:
 
 
 @quiet()
+@short_of_memory.told("Out of memory", "Lower --batch, try --dtype bf16, or another --device.")
 def evaluate(
     model: AnyPath,
     *,

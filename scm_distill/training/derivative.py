@@ -19,6 +19,7 @@ from scm_distill.autodiff.forward_ad import Float64
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import Cond, rows
 from scm_distill.maths.tangent import norm
+from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
@@ -210,9 +211,9 @@ def _cheapest(
     expected = few.gradient(two)
     try:
         measured = few.gradient(one)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever an operator, or the compiler, does not like about a pair
+        if out_of_memory(error):
+            raise
         reason = f"{type(error).__name__}: {one_line(error)}"
     else:
         differences = {
