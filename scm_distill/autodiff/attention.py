@@ -216,8 +216,8 @@ def _output_and_tangent(
         mask = None if mask is None else primal.additive(mask, q.dtype, k.shape[-2])
         o, lse = primal.output(by, q, k, v, mask, **settings)
         with torch.no_grad():
-            plain, known = _detached(tensors), o.detach()
-            return o, flash.tangent(*plain, known, lse, **{**settings, "mask": mask, "tf32": _tf32()})
+            arguments: Any = (*_detached(tensors), o.detach(), lse)
+            return o, flash.tangent(*arguments, **settings, mask=mask, tf32=_tf32())
     settings["mask"] = mask
     if graph and not q.is_cuda:
         q, k, v, *tangents = _repeated(tensors)
@@ -228,7 +228,8 @@ def _output_and_tangent(
         if by == "kernel":
             o, do = flash.output_and_tangent(*plain, **settings, tf32=_tf32())
         else:
-            o, do = with_tangent(*_repeated(plain), None if own is None else own.detach(), **settings)
+            arguments = (*_repeated(plain), None if own is None else own.detach())
+            o, do = with_tangent(*arguments, **settings)
     return o if own is None else own, do
 
 

@@ -35,7 +35,7 @@ def _tile(base, row, rows, stride_row, stride_col, FIRST: tl.constexpr, WIDTH: t
     return tl.load(base + row[:, None] * stride_row + col[None, :] * stride_col, mask=inside, other=0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _with_sum(x, other):  # type: ignore[no-untyped-def]
     """The product of every row of x (BLOCK_N, WIDTH) with the sum of all rows of `other` (BLOCK_M, WIDTH)."""
     return tl.sum(x.to(tl.float32) * tl.sum(other.to(tl.float32), 0)[None, :], 1)
