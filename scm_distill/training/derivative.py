@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from scm_distill import config, ranks
+from scm_distill.autodiff import flash_launch
 from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
@@ -165,11 +166,27 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
     if setting == "difference":
         report.say(f"tangent: central difference as asked; {text}")
         return Difference(h, modules, memory)
+    _compile_attention(trial, report)
     if network.autocast is not None or recipe.train.tf32:
         text += _rounding(trial, exact, recipe)
     derivative, note = _cheapest(trial, recipe, modules, memory, micro)
-    report.say(f"tangent: {derivative}, attention {backend(trial.x)}; {text}{note}")
+    attention = backend(trial.x.device, network.autocast or trial.x.dtype)
+    report.say(f"tangent: {derivative}, attention {attention}; {text}{note}")
     return derivative
+
+
+def _compile_attention(trial: Trial, report: Reporter) -> None:
+    """On a GPU: compile, before any is run, the kernels that the attention of this network takes.
+
+    A tangent pass on few samples says which; nothing is launched in it.
+    """
+    if trial.x.device.type != "cuda":
+        return
+    with torch.no_grad(), flash_launch.recording() as calls:
+        trial.first(2)(tangent_pass)
+    if calls:
+        number = flash_launch.compile_all(calls, report)
+        report.say(f"attention: {number} kernels compiled, for {len(calls)} calls in a pass")
 
 
 def _rounding(trial: Trial, exact: Tensor, recipe: config.Recipe) -> str:

@@ -24,6 +24,8 @@ NAMES = (
     "torch.Tensor._make_wrapper_subclass",
     "torch.UntypedStorage._cdata",
     "torch.nn.modules.batchnorm._BatchNorm",
+    "torch.ops.aten._scaled_dot_product_efficient_attention",
+    "torch.ops.aten._scaled_dot_product_flash_attention",
     "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward",
     "torch.ops.aten._softmax_backward_data",
     "torch.ops.aten.gelu_backward",
