@@ -243,7 +243,7 @@ def measured(make: Callable[[], Made], args: argparse.Namespace) -> dict[str, An
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in b.F.parameters()), "batch": args.batch,
         "forward, ms": round(1e3 * unit, 2),
-        "attention": backend(b.x_0.to(torch.bfloat16 if args.precision == "bf16" else torch.float32)),
+        "attention": backend(b.device, torch.bfloat16 if args.precision == "bf16" else torch.float32),
         "steps": table, "tangent against plain": {n: float(f"{e:.1e}") for n, e in apart.items()}, "failed": failed,
     }  # fmt: skip
     if "plain" in runs:
