@@ -45,7 +45,7 @@ def recipe(args: argparse.Namespace, out: Path, per_step: float) -> dict[str, An
         "teacher": {"repo": str(out / "teacher")},
         "data": {"source": str(out / "data.npz"), "flip": True},
         "objective": {"warmup_steps": steps // 3},
-        "adapt": {"tolerance": 0.07, "prefit_steps": fit, **({"reclock": False, "smooth_time": 20} if args.toy else {})},
+        "adapt": {"prefit_steps": fit, **({"reclock": False, "smooth_time": 20} if args.toy else {"tolerance": 0.07})},
         "optimizer": {"name": "adam", "lr": 2e-4},
         "train": {
             "steps": steps, "batch_size": args.batch, "precision": args.precision, "evaluate_every": steps,
@@ -183,6 +183,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     for name, usual, toy, _ in BUDGETS:
         if getattr(args, f"{name}_seconds") is None:
             setattr(args, f"{name}_seconds", toy if args.toy else usual)
+    args.out = args.out.resolve()
     args.width, args.batch, args.classifier = (8, 16, 4) if args.toy else (96, 256, 32)
     args.precision = "bf16" if args.device == "cuda" else "fp32"
     if args.out.exists():

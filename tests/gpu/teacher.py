@@ -43,7 +43,7 @@ def train(
     begin, step, loss = time.monotonic(), 0, torch.zeros((), device=device)
     for x, _ in batches:
         if step % 10 == 0:  # waits for the device, so that the clock counts what is done
-            last = float(loss)
+            last = float(loss.detach())
             share = (time.monotonic() - begin) / budget
             if share >= 1:
                 break
