@@ -3,7 +3,7 @@
 python tests/benchmarks/step.py --out tests/benchmarks/step_cpu.json                                small, any machine
 python tests/benchmarks/step.py --size real --precision bf16 --out tests/benchmarks/step_gpu.json   one GPU
 
-Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, AdamW and EMA. Times are multiples
+Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, clipping, AdamW and EMA. Times are multiples
 of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher and
 optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp with
 math attention.
@@ -35,6 +35,7 @@ from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
+from scm_distill.training.distributed import clip
 from scm_distill.training.optimizer import build
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -97,6 +98,7 @@ class Bench:
 
     def _end(self, loss: Tensor) -> None:
         loss.backward()
+        clip(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.student, 2)
@@ -163,11 +165,16 @@ def peak(f: Callable[[], None], device: torch.device) -> float:
     return highest / 2**20
 
 
-def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one network."""
+def bench(made: Callable[[], Made], batch: int, device: str, precision: str) -> Bench:
+    """A network with the weights of one seed."""
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
-        b = Bench(made(), args.batch, args.device, args.precision)
+        return Bench(made(), batch, device, precision)
+
+
+def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one network."""
+    b = bench(made, args.batch, args.device, args.precision)
     ways: dict[str, Derivative] = {
         "plain": Plain(),
         "differences": Difference(0.002),
