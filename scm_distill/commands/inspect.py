@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scm_distill import config, teachers
+from scm_distill.commands import short_of_memory
 from scm_distill.commands.arguments import AnyPath, Overrides, read_recipe
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import ExportCheck, InspectResult, TangentCheck
@@ -19,6 +20,7 @@ from scm_distill.models.network import Network
 from scm_distill.progress import Reporter, Silent
 from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
+from scm_distill.training.batches import micro_batch
 from scm_distill.training.conditioning import Conditioning
 from scm_distill.training.latents import TrainingData
 from scm_distill.training.memory.plan import Planner
@@ -30,6 +32,7 @@ NOTHING: Any = ()  # for data
 
 
 @quiet()
+@short_of_memory.told("Out of memory", "Ask for a smaller sample, such as -s teacher.call.height=256.")
 def inspect(
     teacher: AnyPath, *, overrides: Overrides = (), export_check: bool = True, report: Reporter | None = None
 ) -> InspectResult:
@@ -92,7 +95,7 @@ def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
-    loaded = networks.load_teacher(recipe, device, own_sigma_d=True)
+    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True)
     sigma_d = loaded.F_teacher.sigma_d
     return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 

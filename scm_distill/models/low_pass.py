@@ -22,9 +22,8 @@ from torch.autograd import forward_ad as fwAD
 from scm_distill.autodiff.forward_ad import TangentMode
 from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
-from scm_distill.models.network import Network
+from scm_distill.models.network import Network, chunks
 
-ROUNDED = 2e-2  # largest error of a sinusoid that is left alone: bf16 features are off by 4e-3 in any case
 FEW = 8  # samples that are enough to find the layers
 WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
 
@@ -40,10 +39,14 @@ class Filtered(nn.Linear):
     width: float  # steps
     low_pass: Tensor  # `factors` on the device of the weight
 
+    @torch.no_grad()
     def tune(self, width: float) -> None:
-        """Set the width in steps."""
+        """Set the width in steps. The buffer stays the same tensor, by which diffusers' offloading finds it."""
         self.width = float(width)
-        self.register_buffer("low_pass", self.factors.to(self.weight.device), persistent=False)
+        if "low_pass" in self._buffers:
+            self.low_pass.copy_(self.factors)
+        else:
+            self.register_buffer("low_pass", self.factors.to(self.weight.device), persistent=False)
 
     @property
     def factors(self) -> Tensor:
@@ -61,6 +64,18 @@ class Filtered(nn.Linear):
             return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)
 
 
+class OutsideAutocast(nn.Module):
+    """What makes sinusoids of the time, computed in the dtype of its input also under autocast.
+
+    A stock module is made one by setting its class (`exact_time.py`), so parameters and their names stay the same.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The stock module's own, outside autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x, *args, **kwargs)
+
+
 def filters(net: nn.Module) -> list[Filtered]:
     """The layers of `net` that `prepare` found."""
     return [module for module in net.modules() if isinstance(module, Filtered)]
@@ -73,32 +88,16 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     `x_t` (B, ...), `t` (B,) and `cond` are a few samples at different times.
     """
     x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
-    inputs: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def record(name: str, input: Tensor) -> None:
-        e, de = fwAD.unpack_dual(input)
-        if de is not None:
-            inputs[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2))
-
     linears = {n: m for n, m in network.net.named_modules() if isinstance(m, nn.Linear)}
-    hooks = [
-        m.register_forward_pre_hook(
-            lambda _, args, kwargs, n=n: record(n, [*args, *kwargs.values()][0]), with_kwargs=True
-        )
-        for n, m in linears.items()
-    ]
-    tau = network.clock.network_time(t).float()
-    form = native(network.prediction, t, network.sigma_d)
-    c = conditional(cond)
-    try:
-        with torch.no_grad(), fwAD.dual_level(), TangentMode():
-            dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
-            network.call(network.net, form.scale(x_t), dual, c)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    slices = chunks(len(x_t), network.chunk)
+    parts = [_inputs(network, linears, x_t[part], t[part], rows(cond, part)) for part in slices]
     filtered = []
-    for name, (e, de) in inputs.items():
+    for name in dict.fromkeys(name for part in parts for name in part):
+        inputs = [part[name] for part in parts if name in part]  # an expert sees some of the times only
+        kept = [pair for pair in inputs if pair is not None]
+        if len(kept) < len(inputs):
+            continue
+        e, de = (torch.cat(values) for values in zip(*kept, strict=True))
         away = 1 - e.square()
         square = (away * de.square()).sum(0) / away.square().sum(0).clamp_min(1e-12)
         off = (de.square() - square * away).abs().amax(0)
@@ -113,56 +112,38 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     return filtered
 
 
-def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torch.dtype) -> float:
-    """Keep a prepared network's time exact under autocast to `dtype`; return the largest error left in its sinusoids.
+def _inputs(
+    network: Network, linears: dict[str, nn.Linear], x_t: Tensor, t: Tensor, cond: Cond
+) -> dict[str, tuple[Tensor, Tensor] | None]:
+    """The inputs (n, C) of the layers that depend on tau, and their derivative, float64; None where it is no sinusoids.
 
-    Some denoisers cast their time to the dtype of their hidden states, which autocast has made narrow, and so round it
-    before its sinusoids are computed. Where the error is above ROUNDED, the first layer that reads the sample is made
-    to return float32.
+    What cannot be pairs of cosine and sine is not kept: the tokens of one video are gigabytes in a single layer.
     """
+    inputs: dict[str, tuple[Tensor, Tensor] | None] = {}
 
-    def sinusoids(cast: torch.dtype | None) -> dict[str, Tensor]:
-        seen: dict[str, Tensor] = {}
-        layers = {n: m for n, m in network.net.named_modules() if isinstance(m, Filtered)}
-        hooks = [
-            m.register_forward_pre_hook(lambda _, a, n=n: seen.setdefault(n, a[0].float())) for n, m in layers.items()
-        ]
-        with torch.no_grad():
-            network.with_autocast(cast)(x_t / network.sigma_d, t, cond)
-        for hook in hooks:
-            hook.remove()
-        return seen
+    def record(name: str, input: Tensor) -> None:
+        e, de = fwAD.unpack_dual(input)
+        if de is not None:
+            half = e.shape[-1] // 2  # the sum of squares of as many pairs; less closely than `prepare` looks
+            near = (torch.linalg.vector_norm(e, dim=-1).square() - half).abs().max() < 2e-3 * half
+            inputs[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2)) if near else None
 
-    def worst() -> float:
-        narrow = sinusoids(dtype)
-        return max((float((e - narrow[name]).abs().max()) for name, e in exact.items()), default=0.0)
-
-    exact = sinusoids(None)
-    if worst() > ROUNDED:
-        first = _first_layer(network, x_t, t, cond)
-        first.register_forward_hook(lambda _, __, output: output.float())
-    return worst()
-
-
-def _first_layer(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> nn.Module:
-    """The first Linear or Conv of the denoiser whose input depends on the sample."""
-    found: list[nn.Module] = []
-
-    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if args and fwAD.unpack_dual(args[0]).tangent is not None:
-            found.append(module)
-
-    layers = [m for m in network.net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    hooks = [m.register_forward_pre_hook(record) for m in layers]
-    form, tau = native(network.prediction, t, network.sigma_d), network.clock.network_time(t).float()
+    hooks = [
+        m.register_forward_pre_hook(
+            lambda _, args, kwargs, n=n: record(n, [*args, *kwargs.values()][0]), with_kwargs=True
+        )
+        for n, m in linears.items()
+    ]
+    tau = network.clock.network_time(t).float()
+    form = native(network.prediction, t, network.sigma_d)
     try:
         with torch.no_grad(), fwAD.dual_level(), TangentMode():
-            x = form.scale(x_t)
-            network.call(network.net, fwAD.make_dual(x, torch.ones_like(x)), tau, conditional(cond))
+            dual = fwAD.make_dual(tau, torch.full_like(tau, network.clock.unit))
+            network.call(network.net, form.scale(x_t), dual, conditional(cond))
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0]
+    return inputs
 
 
 def set_width(net: nn.Module, width: float) -> None:
@@ -191,6 +172,9 @@ def fold(net: nn.Module) -> nn.Module:
             module.weight.mul_(module.factors.to(module.weight))
         del module.frequencies, module.width, module.low_pass
         module.__class__ = nn.Linear  # type: ignore[assignment]
+    for other in copied.modules():
+        if isinstance(other, OutsideAutocast):
+            other.__class__ = type(other).__bases__[1]
     return copied
 
 

@@ -19,9 +19,14 @@ from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.maths.schedules import Prediction, native
 
 
+def chunks(n: int, size: int) -> list[slice]:
+    """Slices of at most `size` of n samples."""
+    return [slice(i, i + size) for i in range(0, n, size)]
+
+
 def in_chunks(f: Callable[..., Tensor], size: int, *tensors: Tensor, cond: Cond) -> Tensor:
     """f(*tensors, cond) (B, ...), computed on slices of `size` samples and joined."""
-    slices = [slice(i, i + size) for i in range(0, len(tensors[0]), size)]
+    slices = chunks(len(tensors[0]), size)
     return torch.cat([f(*(x[part] for x in tensors), rows(cond, part)) for part in slices])
 
 

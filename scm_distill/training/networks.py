@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scm_distill import config, teachers
+from scm_distill import config, ranks, teachers
 from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import norm
-from scm_distill.models import lora, low_pass
+from scm_distill.models import exact_time, lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.training.batches import probe_batch
@@ -137,6 +137,7 @@ def smooth(loaded: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: co
         report.say("time smoothing: none, since no layer of this network reads sinusoids of its time")
         return 0.0
     width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if wanted == "auto" else wanted
+    (width,) = ranks.of_first("choosing the low-pass", width)  # rounding may differ between kinds of GPU
     changed = low_pass.change(F, x_t, t, cond, width)
     before = _derivative_norm(F, x_t, t, cond)
     low_pass.set_width(F.net, width)
@@ -170,9 +171,9 @@ def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, c
     """Under bf16, see to it that no network rounds its time. Raises UserError where one does all the same."""
     if (dtype := autocast_dtype(recipe)) is None or not low_pass.filters(F.net):
         return
-    left = low_pass.exact_time(F, x_t, t, cond, dtype)
+    left = exact_time.exact_time(F, x_t, t, cond, dtype)
     report.say(f"bf16: the sinusoids of the time are off by {left:.1e}")
-    if left > low_pass.ROUNDED:
+    if left > exact_time.ROUNDED:
         raise UserError(
             f"In bf16 this network rounds its time: its sinusoids are off by {left:.1e}.", "Set train.precision=fp32."
         )

@@ -71,10 +71,11 @@ def new_student(
         told = teacher.family.guidance_input(low_pass.fold(net), convention)
         assert told is not None  # load_teacher has asked
         net, convention = told
-        low_pass.prepare(Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), x_t, t, cond)
-        keep_time_exact(
-            Network(net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention), recipe, x_t, t, cond, report
+        told_scale = Network(
+            net, F_teacher.clock, prediction, F_teacher.sigma_d, call=convention, chunk=F_teacher.chunk
         )
+        low_pass.prepare(told_scale, x_t, t, cond)
+        keep_time_exact(told_scale, recipe, x_t, t, cond, report)
         low_pass.set_width(net, max(widths, default=0.0))
     F = Network(
         net, F_teacher.clock, prediction, F_teacher.sigma_d, autocast_dtype(recipe), convention, chunk=F_teacher.chunk

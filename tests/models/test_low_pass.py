@@ -77,6 +77,18 @@ def test_folding_gives_a_stock_network_that_computes_the_same() -> None:
         assert not torch.allclose(expected, tiny_net()(x, k, return_dict=False)[0], atol=1e-3)
 
 
+def test_changing_the_width_replaces_no_parameter_and_no_buffer() -> None:
+    F = network(width=20.0)
+    layer = low_pass.filters(F.net)[0]
+    before = [id(x) for x in (*F.parameters(), *F.buffers())]
+    low_pass.set_width(F.net, 3.0)
+    assert torch.equal(layer.low_pass, (-(layer.frequencies * 3.0).square() / 2).exp().float())
+    with low_pass.original(F.net):
+        assert torch.equal(layer.low_pass, torch.ones_like(layer.low_pass))
+    assert torch.equal(layer.low_pass, layer.factors)
+    assert [id(x) for x in (*F.parameters(), *F.buffers())] == before
+
+
 def test_the_width_found_is_the_widest_within_the_tolerance() -> None:
     x, t = noised()
     F = network()
