@@ -4,10 +4,10 @@ python tests/benchmarks/step.py --out tests/benchmarks/step_cpu.json            
 python tests/benchmarks/step.py --size real --precision bf16 --out tests/benchmarks/step_gpu.json   one GPU
 
 Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, clipping, AdamW and EMA. Times are
-multiples of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher and
-optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp with
-math attention. On a GPU there are milliseconds too: `host` until the last kernel is launched, `device` between CUDA
-events, `busy` the sum of the kernels' own times by the profiler, which counts them.
+multiples of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher
+and optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp
+with math attention. On a GPU there are milliseconds too: `host` until the last kernel is launched, `device` between
+CUDA events, `busy` the sum of the kernels' own times by the profiler, which counts them.
 """
 
 import argparse
