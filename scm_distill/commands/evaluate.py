@@ -11,13 +11,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scm_distill import __version__, config
+from scm_distill import __version__, config, ranks
 from scm_distill import report as report_page
 from scm_distill.artifacts import layout
 from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorIdentity
 from scm_distill.artifacts.export_record import TeacherCall
 from scm_distill.artifacts.layout import recipe_of
 from scm_distill.artifacts.private import hidden, named, public
+from scm_distill.commands import short_of_memory
 from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import EvaluationResult
@@ -59,6 +60,7 @@ class EvaluationRequest:
 
 
 @quiet()
+@short_of_memory.told("Out of memory", "Lower --batch, try --dtype bf16, or another --device.")
 def evaluate(
     model: AnyPath,
     *,
@@ -111,7 +113,8 @@ def evaluate(
     usual = folder / layout.EVALUATION if folder.is_dir() else None
     file = usual if out is None else Path(out)
     _refuse_unwritable(file)
-    record = _measured(request, report)
+    with ranks.run():
+        record = _measured(request, report)
     if record is None:
         return None
     if file is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 from scm_distill.artifacts import layout
 from scm_distill.artifacts.claim import claimed
 from scm_distill.artifacts.files import atomically
-from scm_distill.commands import sample_index
+from scm_distill.commands import sample_index, short_of_memory
 from scm_distill.commands.arguments import AnyPath, class_text, refuse_below
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import SampleResult, SamplingCost, Speedup
@@ -39,6 +39,7 @@ class _Draw:
 
 
 @quiet()
+@short_of_memory.told("Out of memory", "Lower --batch, try --dtype bf16, or another --device.")
 def sample(
     model: AnyPath,
     *,

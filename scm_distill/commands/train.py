@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
 from scm_distill.artifacts.files import Damaged
-from scm_distill.commands import push
+from scm_distill.commands import push, short_of_memory
 from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_recipe, run_folder
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
-from scm_distill.errors import UserError, one_line
+from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.maths.cond import unguided
 from scm_distill.progress import Reporter, Silent
@@ -24,6 +24,8 @@ from scm_distill.training import batches, checkpoint, environment, latents, netw
 from scm_distill.training.memory.plan import ROOM, Planner, available
 from scm_distill.training.source import check_paths, open_source
 from scm_distill.training.student import new_student
+
+TOO_LARGE = "Use a smaller teacher.call, or a machine that holds the whole teacher in float32."
 
 
 class _Checked(Exception):
@@ -44,6 +46,7 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
 
 
 @quiet()
+@short_of_memory.told("Out of memory", TOO_LARGE)
 def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int = 1) -> TrainPlan:
     """What `train` would do in so many processes, from the real teacher and data; nothing is written.
 
@@ -126,11 +129,12 @@ def train(
     report = report if report and main else Silent()  # the main process claims, writes and reports
     owned = _claimed(recipe, folder, resume, report) if main else contextlib.nullcontext()
     with _threads(recipe.train.threads), owned:
-        with _explained(report):
+        with ranks.run(), _explained(report), short_of_memory.told("Out of memory before training", TOO_LARGE):
             made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
-            if main:
-                _note(recipe, folder, report)
-                environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+            with ranks.together("noting the run"):
+                if main:
+                    _note(recipe, folder, report)
+                    environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too
@@ -139,8 +143,10 @@ def train(
                 raise
         if not main:
             return None
+        again = "The student is trained and saved: with more free memory, type the same command with --resume auto."
         try:
-            exported = bundle.write(trained, folder / layout.EXPORT, report)
+            with short_of_memory.told("Out of memory in the export", again):
+                exported = bundle.write(trained, folder / layout.EXPORT, report)
         except KeyboardInterrupt:
             report.say("the student is trained and saved; to export it, type the same command with --resume auto")
             raise
@@ -182,15 +188,9 @@ def _claimed(recipe: config.Recipe, folder: Path, resume: str | None, report: Re
 
 @contextlib.contextmanager
 def _explained(report: Reporter) -> Iterator[None]:
-    """Running out of memory becomes a UserError; of a signal it is said what was saved."""
+    """Of a signal it is said what was saved."""
     try:
         yield
-    except torch.OutOfMemoryError as error:  # of what comes before the student
-        raise UserError(
-            f"Out of memory before training: {one_line(error)}",
-            "Use a smaller teacher.call, or a GPU that holds the whole teacher in float32.",
-            code=1,
-        ) from error
     except signals.Interrupted as stop:
         if stop.saved:
             report.say(f"{stop}: saved {stop.saved}; to continue, type the same command with --resume auto")

@@ -16,6 +16,7 @@ from scm_distill.errors import UserError, one_line
 from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import mono, resize_of, spread
 from scm_distill.evaluation.metrics import clip_score
+from scm_distill.memory import out_of_memory
 
 FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")  # of a Hub id; no other weights, no code
 CLASS_TOKENS = ("cls_token", "class_embedding")
@@ -46,6 +47,8 @@ def _load(spec: str, device: torch.device, revision: str | None) -> _Loaded:
             folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # anything can come out of a damaged folder
+        if out_of_memory(error):
+            raise
         raise _failure(spec, error) from error
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
@@ -133,6 +136,8 @@ def open_pretrained(
     except UserError:
         raise
     except Exception as error:  # of a model that is called unlike all others, or a preprocessor that says nothing
+        if out_of_memory(error):
+            raise
         raise _failure(spec, error) from error
     if kind != modality:
         raise UserError(

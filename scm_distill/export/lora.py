@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from torch import Tensor
 
 from scm_distill.artifacts.export_record import Adapter, Arguments
@@ -19,6 +18,7 @@ from scm_distill.artifacts.layout import ADAPTER
 from scm_distill.errors import UserError, one_line
 from scm_distill.export import self_check
 from scm_distill.export.schedulers import Grid
+from scm_distill.memory import out_of_memory
 from scm_distill.models import lora
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
@@ -124,9 +124,9 @@ def _compare(
     driven = stock.arguments(trained.data.prompts[int(ids[0]) :][:1], 2)
     try:
         pipeline.load_lora_weights(str(folder), weight_name=ADAPTER)
-    except torch.OutOfMemoryError:
-        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # what diffusers and peft have for what they lack
+        if out_of_memory(error):
+            raise
         return f"{name} does not load it: {one_line(error)}", float("nan")
     try:
         found = self_check.compare(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from scm_distill.errors import UserError, one_line
+from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling.backends import Condition, Facts
 from scm_distill.sampling.instruments import compiled, counted, finite, free, mean_difference
@@ -162,7 +163,9 @@ class Sampler:
             return
         try:
             self.backend.place(self.device)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             raise UserError(
                 f"The pipeline does not fit on {self.device} (beside the other one, where two are compared).",
                 "Try --dtype bf16 or another --device.",
@@ -189,9 +192,9 @@ class Sampler:
             try:
                 both = self.backend.draw_batch([0, 1], pair, few)
                 return max(map(mean_difference, alone, both))
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a pipeline raises that takes no batch
+                if out_of_memory(error):
+                    raise
                 return f"{type(error).__name__}: {one_line(error, 120)}"
 
         outcome = self._within_memory(2, together)
@@ -229,9 +232,11 @@ class Sampler:
             if len(seeds) == 1:
                 return [self.backend.draw_one(seeds[0], conditions[0], steps)]
             return self.backend.draw_batch(seeds, conditions, steps)
-        except (UserError, torch.OutOfMemoryError):
+        except UserError:
             raise
         except Exception as error:  # whatever a pipeline raises that does not like its call
+            if out_of_memory(error):
+                raise
             reason = one_line(error, 300)
             if self.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise UserError(f"The denoiser does not compile: {reason}", "Leave --compile away.") from error
@@ -245,7 +250,9 @@ class Sampler:
         """What `work` on `size` samples returns; None where memory does not suffice, and then `size` is halved."""
         try:
             return work()
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             if size == 1:
                 raise UserError(
                     f"One sample needs more memory than {self.device} has.",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill.errors import UserError
+from scm_distill.memory import out_of_memory
 from scm_distill.teachers import trace
 from scm_distill.teachers.reading import Reading, ids_of
 
@@ -146,9 +147,11 @@ class Decoder:
             setattr(pipeline, name, None)
         try:
             self._run(None)
-        except Exception:  # whatever a pipeline does that finds a part gone
+        except Exception as error:  # whatever a pipeline does that finds a part gone
             for name, part in held.items():
                 setattr(pipeline, name, part)
+            if out_of_memory(error):
+                raise
             return []
         return list(held)
 

@@ -15,6 +15,7 @@ from scm_distill.artifacts import files
 from scm_distill.artifacts.files import Damaged
 from scm_distill.artifacts.layout import INDEX
 from scm_distill.errors import UserError, one_line
+from scm_distill.memory import out_of_memory
 from scm_distill.teachers import families, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.teacher import Source, Teacher
@@ -151,6 +152,8 @@ def _from_pretrained(
         loaded.register_to_config(**settings)
         return loaded
     except Exception as error:  # as above
+        if out_of_memory(error):
+            raise
         raise _failure(folder, repo, error, allow_pickle=allow_pickle) from error
 
 
@@ -168,6 +171,8 @@ def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: A
     try:
         return kind.from_single_file(str(path), config=config, **parts)
     except Exception as error:  # as above
+        if out_of_memory(error):
+            raise
         raise _failure(str(path.parent), repo, error, allow_pickle=False) from error
 
 

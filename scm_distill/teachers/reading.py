@@ -16,6 +16,7 @@ from scm_distill.artifacts.export_record import Modality
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
+from scm_distill.memory import out_of_memory
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
 from scm_distill.teachers.guidance import fit, nfe, split
@@ -61,6 +62,8 @@ def read(stock: StockCall) -> Reading:
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
+        if out_of_memory(error):
+            raise
         reason = one_line(error)
         raise refusal(stock.pipeline, f"its stock call fails with {type(error).__name__}: {reason}") from error
 
@@ -174,6 +177,8 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
         try:
             values.append(convention(stock.net, x, tau - shift, with_scale(convention, cond, 1.0)))
         except (RuntimeError, IndexError, TypeError) as error:
+            if out_of_memory(error):
+                raise
             raise Unclear(f"its denoiser takes no fractional time: {str(error).splitlines()[0]}") from error
     if torch.equal(values[0], values[1]) or torch.equal(values[1], values[2]):
         raise Unclear("its denoiser rounds its time to integers, so it has no derivative in time")

@@ -8,6 +8,7 @@ from torch import Tensor
 from scm_distill.errors import UserError
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import ddim_step, denoise, like
+from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.trace import ReferenceStep
@@ -29,6 +30,8 @@ def verify(F: Network, teacher: Teacher) -> dict[str, float]:
         try:
             compared = dict(_compare(F, reference))
         except (RuntimeError, KeyError, TypeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
             raise _misread(teacher, f"{reference.what} call fails with {type(error).__name__}: {error}") from error
         for name, (difference, allowed) in compared.items():
             if not difference <= allowed:

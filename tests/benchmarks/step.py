@@ -3,10 +3,11 @@
 python tests/benchmarks/step.py --out tests/benchmarks/step_cpu.json                                small, any machine
 python tests/benchmarks/step.py --size real --precision bf16 --out tests/benchmarks/step_gpu.json   one GPU
 
-Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, AdamW and EMA. Times are multiples
-of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher and
-optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp with
-math attention.
+Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, clipping, AdamW and EMA. Times are
+multiples of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher
+and optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp
+with math attention. On a GPU there are milliseconds too: `host` until the last kernel is launched, `device` between
+CUDA events, `busy` the sum of the kernels' own times by the profiler, which counts them.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from datetime import date
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,6 +36,7 @@ from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
+from scm_distill.training.distributed import clip
 from scm_distill.training.optimizer import build
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,6 +46,8 @@ from networks import Call, Made, networks
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+PARTS = ("plain", "two passes", "one pass")  # whose student's part is timed apart
 
 
 class Contiguous(TorchFunctionMode):
@@ -67,22 +71,24 @@ class Plain:
 class Bench:
     """One network with everything a step needs."""
 
-    def __init__(self, made: Made, batch: int, device: str, precision: str) -> None:
-        net, shape, conditions = made
-        g = torch.Generator().manual_seed(0)
+    def __init__(self, make: Callable[[], Made], batch: int, device: str, precision: str) -> None:
+        with torch.random.fork_rng(), torch.device(device):  # made there: a host takes minutes for 1.5 B parameters
+            torch.random.manual_seed(0)
+            net, shape, conditions = make()
+        g = torch.Generator(device).manual_seed(0)
         for p in net.parameters():  # zero-initialised gates would hide most of the network
-            p.data.add_(0.02 * torch.randn(p.shape, generator=g))
+            p.data.add_(0.02 * torch.randn(p.shape, generator=g, device=device))
         autocast = torch.bfloat16 if precision == "bf16" else None
         self.teacher = Network(net.eval().to(device), FlowClock(1000.0, 0.0, 1.0), "flow", 1.0, autocast, Call())
         self.student = Student(copy.deepcopy(self.teacher), adaptive=True).to(device)
         self.teacher.requires_grad_(False)
         self.device, self.F = torch.device(device), self.student.network
-        self.x_0, self.z = (torch.randn(batch, *shape, generator=g).to(device) for _ in range(2))
+        self.x_0, self.z = (torch.randn(batch, *shape, generator=g, device=device) for _ in range(2))
         self.t = torch.linspace(0.2, 1.5, batch, dtype=torch.float64, device=device)
         self.cond = {
-            name: torch.randint(s, (batch,), generator=g).to(device)
+            name: torch.randint(s, (batch,), generator=g, device=device)
             if isinstance(s, int)
-            else torch.randn(batch, *s, generator=g).to(device)
+            else torch.randn(batch, *s, generator=g, device=device)
             for name, s in conditions.items()
         }
         self.objective = Objective(1.0, 0.1, "rms", 0, "teacher")
@@ -97,6 +103,7 @@ class Bench:
 
     def _end(self, loss: Tensor) -> None:
         loss.backward()
+        clip(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.student, 2)
@@ -132,15 +139,44 @@ class Bench:
         return derivative(self.F, self.x_0, self.t, self.cond, v)[1]  # type: ignore[no-any-return]
 
 
-def seconds(f: Callable[[], None], device: torch.device) -> float:
-    """Of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+class Seconds(NamedTuple):
+    """Of one call: until all of it is done, until it is launched, and on the device between two events."""
+
+    whole: float
+    host: float
+    device: float
+
+
+def timed(f: Callable[[], object], device: torch.device) -> Seconds:
+    """One call; on a CPU all three times are the same."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        f()
+        whole = time.perf_counter() - start
+        return Seconds(whole, whole, whole)
+    torch.cuda.synchronize()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start = time.perf_counter()
+    begin.record()
     f()
-    if device.type == "cuda":
+    end.record()
+    host = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return Seconds(time.perf_counter() - start, host, begin.elapsed_time(end) / 1e3)
+
+
+def seconds(f: Callable[[], object], device: torch.device) -> float:
+    """Of one call, until all of it is done."""
+    return timed(f, device).whole
+
+
+def busy(f: Callable[[], object]) -> dict[str, Any]:
+    """The kernels of one call: the sum of their times, and how many there are."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        f()
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    return {"busy, ms": round(sum(e.time_range.elapsed_us() for e in kernels) / 1e3, 2), "kernels": len(kernels)}
 
 
 def peak(f: Callable[[], None], device: torch.device) -> float:
@@ -163,12 +199,9 @@ def peak(f: Callable[[], None], device: torch.device) -> float:
     return highest / 2**20
 
 
-def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one network."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        b = Bench(made(), args.batch, args.device, args.precision)
-    ways: dict[str, Derivative] = {
+def ways(b: Bench, args: argparse.Namespace) -> dict[str, Derivative]:
+    """The derivatives to compare, by name: all, or those of `args.ways`."""
+    known: dict[str, Derivative] = {
         "plain": Plain(),
         "differences": Difference(0.002),
         "two passes": TwoPasses(b.blocks),
@@ -176,10 +209,17 @@ def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, An
         "one pass, lean": OnePass(b.blocks, "lean"),
     }
     if args.compile != "off":
-        ways[f"one pass, compiled {args.compile}"] = OnePass(b.blocks, "fast", args.compile)
+        known[f"one pass, compiled {args.compile}"] = OnePass(b.blocks, "fast", args.compile)
+    return {name: way for name, way in known.items() if not args.ways or name in args.ways}
+
+
+def measured(make: Callable[[], Made], args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one network."""
+    b = Bench(make, args.batch, args.device, args.precision)
+    compared = ways(b, args)
     runs: dict[str, Callable[[], None]] = {"forward": b.forward, "training step": b.training}
-    runs |= {name: b.step(way) for name, way in ways.items()}
-    runs |= {f"student's part, {name}": b.part(ways[name]) for name in ("plain", "two passes", "one pass")}
+    runs |= {name: b.step(way) for name, way in compared.items()}
+    runs |= {f"student's part, {name}": b.part(compared[name]) for name in PARTS if name in compared}
     failed, table = {}, {}
     for name, run in list(runs.items()):
         try:
@@ -188,25 +228,31 @@ def measured(made: Callable[[], Made], args: argparse.Namespace) -> dict[str, An
         except (RuntimeError, NotImplementedError) as error:  # plain forward AD lacks operators of some networks
             failed[name] = " ".join(str(error).split())[:120]
             del runs[name]
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    rounds: dict[str, list[Seconds]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():
-            times[name].append(seconds(run, b.device))
+            rounds[name].append(timed(run, b.device))
+    times = {name: [x.whole for x in found] for name, found in rounds.items()}
     unit = min(times["forward"])
-    for name in runs:
+    for name, run in runs.items():
         table[name]["F"] = round(min(times[name]) / unit, 2)
+        if b.device.type == "cuda":
+            table[name]["host, ms"] = round(1e3 * min(x.host for x in rounds[name]), 2)
+            table[name]["device, ms"] = round(1e3 * min(x.device for x in rounds[name]), 2)
+            table[name] |= busy(run)
     exact = b.tangent(Plain()) if "plain" in runs else b.tangent(tangent_pass)
-    apart = {n: float((b.tangent(w) - exact).norm() / exact.norm()) for n, w in ways.items() if n in runs}
+    apart = {n: float((b.tangent(w) - exact).norm() / exact.norm()) for n, w in compared.items() if n in runs}
     result: dict[str, Any] = {
         "parameters": sum(p.numel() for p in b.F.parameters()), "batch": args.batch,
         "forward, ms": round(1e3 * unit, 2),
-        "attention": backend(b.x_0.to(torch.bfloat16 if args.precision == "bf16" else torch.float32)),
+        "attention": backend(b.device, torch.bfloat16 if args.precision == "bf16" else torch.float32),
         "steps": table, "tangent against plain": {n: float(f"{e:.1e}") for n, e in apart.items()}, "failed": failed,
     }  # fmt: skip
     if "plain" in runs:
         for part in ("", "student's part, "):
-            ratio = min(times[f"{part}one pass"]) / min(times[f"{part}plain"])
-            result[f"{part}one pass / plain"] = round(ratio, 3)
+            if f"{part}one pass" in times:
+                ratio = min(times[f"{part}one pass"]) / min(times[f"{part}plain"])
+                result[f"{part}one pass / plain"] = round(ratio, 3)
     if args.device == "cpu":  # a kernel is no product to the counter
         one = flops(b.forward)
         count: dict[str, Callable[[], Any]] = {"tangent pass": lambda: b.tangent(tangent_pass)}
@@ -253,6 +299,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", choices=("off", "blocks", "step"), default="off")
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", help="names of the derivatives that are compared; all without it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="part of a network's name")
     parser.add_argument("--out", type=Path)

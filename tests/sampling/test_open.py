@@ -147,27 +147,31 @@ def test_deterministic_is_what_draws_no_noise_after_the_start() -> None:
     assert not sampler(teacher("stable_audio"), "stable_audio", 1, None).deterministic
 
 
-def limited(net: torch.nn.Module, rows: int) -> Any:
+def limited(net: torch.nn.Module, rows: int, error: Exception) -> Any:
     def refuse(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args[0] if args else kwargs["hidden_states"]) > rows:
-            raise torch.OutOfMemoryError("no memory for this")
+            raise error
 
     return net.register_forward_pre_hook(refuse, with_kwargs=True)
 
 
-def test_without_memory_the_batch_is_halved_until_it_fits_and_no_sample_changes() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")],
+)
+def test_without_memory_the_batch_is_halved_until_it_fits_and_no_sample_changes(error: Exception) -> None:
     pipe, heard = student("sd15"), Heard()
     seeds, prompts = list(range(5)), ["a cat"] * 5
     alone = sampler(pipe, "sd15", 1, guidance_scale=1.0).draw(seeds, prompts)
     many = sampler(pipe, "sd15", 8, report=heard, guidance_scale=1.0)
-    hook = limited(pipe.unet, 2)
+    hook = limited(pipe.unet, 2, error)
     try:
         drawn = many.draw(seeds, prompts)
         assert many.size == 2
         assert heard.said == ["out of memory with 5 samples a call: 2 from here on"]
         assert apart(drawn.samples, alone.samples) < 1e-5
         hook.remove()
-        hook = limited(pipe.unet, 0)
+        hook = limited(pipe.unet, 0, error)
         with pytest.raises(UserError, match="One sample needs more memory"):
             many.draw(seeds, prompts)
     finally:

@@ -216,3 +216,24 @@ def test_a_backward_that_fails_on_trial_leaves_no_gradient(recipe: Any, monkeypa
     assert isinstance(found, TwoPasses)
     assert "inplace operation" in said
     assert all(p.grad is None for p in given.student.parameters())
+
+
+def test_a_library_without_memory_is_no_reason_for_two_passes(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(OnePass, "__call__", full)
+    with pytest.raises(RuntimeError, match="CUBLAS_STATUS_ALLOC_FAILED"):
+        chosen(trial(), recipe())
+
+
+def test_a_micro_batch_of_one_is_tried_on_one_sample(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, sizes = OnePass.__call__, []
+
+    def seen(self: OnePass, F: Any, x: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(x))
+        return right(self, F, x, *rest)
+
+    monkeypatch.setattr(OnePass, "__call__", seen)
+    choose(trial(), recipe(), "fast", 1, 0.02, Listener())
+    assert sizes == [1]

@@ -1,17 +1,21 @@
 """The network that trains is held against its stock pipeline: every planted fault is found, and named."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+import zoo
 from conftest import TeacherMaker
+from diffusers import UNet2DConditionModel
 from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
-from scm_distill import config
+from scm_distill import config, inspect
 from scm_distill.errors import UserError
 from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock
 from scm_distill.maths.cond import Cond
@@ -216,3 +220,28 @@ def test_a_run_is_refused_before_it_starts(
     wrong = replace(teacher, convention=replace(teacher.convention, sign=-1.0))
     with pytest.raises(UserError, match="was not understood: the plain velocity differs"):
         networks.load_teacher(recipe, teacher=wrong)
+
+
+def test_a_lack_of_memory_is_no_misreading(fresh: TeacherOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = fresh("sd15")
+    F = Network(teacher.net, teacher.clock(1.0), teacher.prediction, 1.0, call=teacher.convention)
+
+    def full(*_: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(Network, "forward", full)
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        verify(F, teacher)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of"), RuntimeError("CUDA error: out of memory")])
+def test_a_lack_of_memory_while_a_teacher_is_read_is_told_as_one(
+    error: Exception, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @functools.wraps(UNet2DConditionModel.forward)
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", full)
+    with pytest.raises(UserError, match="Out of memory: CUDA"):
+        inspect(folder_of("sd15"), overrides={"teacher.call": zoo.FAMILIES["sd15"].call})

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-
 from scm_distill import config
 from scm_distill.autodiff.derivatives import Memory
 from scm_distill.errors import UserError, one_line
+from scm_distill.memory import fragmentation, out_of_memory
 from scm_distill.training.memory.plan import Planner, gib
 
 SHOWN = 6  # changes at most
@@ -24,15 +23,15 @@ def explained(
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        on_host = "can't allocate memory" in str(error)  # what the CPU's allocator says
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not on_host:
+    except Exception as error:
+        if isinstance(error, UserError) or not out_of_memory(error):
             raise
         changes: list[tuple[str, int]] = []
         with suppress(Exception):  # the error that is explained matters more than one of the explanation
             changes = planner.advice(recipe, memory)[:SHOWN]
         advice = [f"{change} (saves about {gib(n)})" for change, n in changes if change != f"train.memory={memory}"]
         fix = f"One of these, most effective first: {'; '.join(advice)}." if advice else "Use a smaller teacher.call."
+        fix += fragmentation()
         if path := saved():
             fix += f" Then --resume {path}."
         raise UserError(f"Out of memory: {one_line(error)}", fix, code=1) from error

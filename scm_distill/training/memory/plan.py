@@ -24,6 +24,7 @@ from scm_distill.autodiff.dual import blocks
 from scm_distill.autodiff.torch_private import FakeTensorMode
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
+from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
@@ -222,9 +223,9 @@ class Planner:
                 scaled = Peak(*(one + (n - 1) * max(0, two - one) for one, two in pairs))
                 self._peaks[key] = scaled, "traced" if fake else "measured on 1 and 2 samples"
                 break
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever an operator does not like, as in `derivative.choose`
+                if out_of_memory(error):
+                    raise
                 problem = error
         if key not in self._peaks:
             raise RuntimeError("The memory of a step could not be found.") from problem

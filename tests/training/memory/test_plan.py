@@ -1,10 +1,12 @@
 """Estimates of memory against what the CPU allocator is asked for by the real run."""
 
 import copy
+import re
 import resource
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +18,14 @@ from torch.profiler import ProfilerActivity, profile
 from scm_distill import config
 from scm_distill.autodiff.derivatives import OnePass
 from scm_distill.autodiff.dual import blocks
+from scm_distill.errors import UserError
 from scm_distill.maths.clocks import FlowClock
 from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
 from scm_distill.training import optimizer
-from scm_distill.training.memory import plan
+from scm_distill.training.memory import out_of_memory, plan
 
 CPU = torch.device("cpu")
 MICRO = 4
@@ -227,6 +230,35 @@ def test_a_network_that_reads_its_contents_is_measured() -> None:
     assert found.how == "measured on 1 and 2 samples"
     assert found.total == pytest.approx(exact.total, rel=0.15)
     assert all(p.grad is None for p in reading.network.parameters())
+
+
+def test_a_lack_of_memory_is_no_operator_that_fake_tensors_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def full(*_: Any, **how: Any) -> Any:
+        tried.append(how)
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(plan.Planner, "_run", full)
+    with pytest.raises(RuntimeError, match="CUDA error: out of memory"):
+        planner_of(dit(layers=1), recipe_of()).estimate(recipe_of())
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("text", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA driver error: out of memory"])
+def test_running_out_of_memory_ends_with_what_to_change(planner: plan.Planner, text: str) -> None:
+    with (
+        pytest.raises(UserError, match=f"Out of memory: {text}") as told,
+        out_of_memory.explained(planner, recipe_of(), "fast", lambda: Path("run/step-3")),
+    ):
+        raise RuntimeError(text)
+    assert re.search(r"One of these, most effective first: train\.\S+.* \(saves about .*", told.value.fix)
+    assert told.value.fix.endswith("Then --resume run/step-3.")
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        out_of_memory.explained(planner, recipe_of(), "fast", lambda: None),
+    ):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_a_billion_parameters_are_planned_for_without_being_allocated() -> None:

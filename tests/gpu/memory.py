@@ -1,0 +1,103 @@
+"""What a run reserves on the GPU beside what was planned, and what becomes of one that does not fit."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+from gpu.notes import Notes
+from gpu.runs import SHORT, reported
+
+WITHIN = 0.10  # of the plan
+SHARE = 0.6  # of what a run reserves, that it is left with to run out of memory
+
+
+def teacher(folder: Path) -> Path:
+    """A DDPM of the size of google/ddpm-cifar10-32 with random weights, saved."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        down = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")
+        net = UNet2DModel(
+            sample_size=32, block_out_channels=(128, 256, 256, 256), down_block_types=down,
+            up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
+        )  # fmt: skip
+    DDPMPipeline(net, DDPMScheduler()).save_pretrained(str(folder))
+    return folder
+
+
+def recipe(notes: Notes, **changes: Any) -> Any:
+    """Three steps of that teacher, at a micro-batch that takes some gigabytes."""
+    from scm_distill import read_recipe
+
+    folder = notes.folder / "teacher"
+    settings = {
+        **SHORT, "teacher.repo": str(folder if folder.exists() else teacher(folder)), "train.batch_size": 128,
+        "train.steps": 3, "train.evaluate_every": 3, "train.evaluate_samples": 128, "adapt.smooth_time": 20,
+    }  # fmt: skip
+    return read_recipe("digits", {**settings, **changes})
+
+
+def trained(made: Any, name: str, notes: Notes) -> Any:
+    """Set up and train, without the export; returns the setup."""
+    from scm_distill.progress import Silent
+    from scm_distill.training import run, setup
+
+    out = notes.folder / name
+    out.mkdir()
+    done = setup.build(made, out, None, Silent())
+    run.Run(done).train()
+    return done
+
+
+def plan(notes: Notes) -> None:
+    """The largest reserved memory of three steps beside the plan of the same run."""
+    notes.needs_cuda("max_memory_reserved")
+    for name, changes in {
+        "fp32": {"train.precision": "fp32", "train.memory": "fast"},
+        "bf16": {"train.precision": "bf16", "train.memory": "fast"},
+        "bf16, lean": {"train.precision": "bf16", "train.memory": "lean"},
+    }.items():
+        with reported(notes, name):
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            made = recipe(notes, **changes)
+            done = trained(made, name.replace(", ", "-"), notes)
+            expected = done.planner.estimate(made, done.memory)
+            reserved, allocated = torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()
+            off = reserved / expected.total - 1
+            notes.put(
+                name,
+                {
+                    "planned, MiB": round(expected.total / 2**20), "reserved, MiB": round(reserved / 2**20),
+                    "allocated, MiB": round(allocated / 2**20), "phase": expected.phase, "off": round(off, 3),
+                },
+            )  # fmt: skip
+            notes.expect(abs(off) <= WITHIN, f"{name}: reserved is {off:+.1%} off the plan {expected}")
+            del done
+
+
+def out_of_memory(notes: Notes) -> None:
+    """Under a cap below what the run needs, one UserError names the settings that would help."""
+    notes.needs_cuda("set_per_process_memory_fraction")
+    from scm_distill import UserError, train
+
+    trained(recipe(notes, **{"train.memory": "fast"}), "whole", notes)
+    needed = torch.cuda.max_memory_reserved()
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(SHARE * needed / total)
+    try:
+        train(recipe(notes, **{"train.memory": "fast"}), out=notes.folder / "capped")
+    except UserError as error:
+        notes.put("problem", error.problem[:200])
+        notes.put("fix", error.fix)
+        notes.expect("memory" in error.problem.lower(), f"the error is about something else: {error.problem[:200]}")
+        notes.expect("saves about" in error.fix, f"no setting is named: {error.fix}")
+    else:
+        notes.expect(False, f"a run that reserves {needed / 2**20:.0f} MiB fitted into {SHARE:.0%} of that")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
