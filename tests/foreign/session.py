@@ -167,7 +167,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "plan" in do:
             seen["plan"] = scm_distill.plan_train(recipe, overrides=settings).memory
         if "planted" in do:
-            seen["planted"] = {fault: planted(fault, recipe, out / fault, settings) for fault in FAULTS}
+            seen["planted"] = {fault: planted(fault, recipe, out / f"planted {fault}", settings) for fault in FAULTS}
     except Exception as error:
         traceback.print_exc()
         seen["error"] = f"{type(error).__name__}: {error}"
