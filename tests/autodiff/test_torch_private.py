@@ -22,6 +22,7 @@ NAMES = (
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch.Tensor._make_wrapper_subclass",
     "torch.UntypedStorage._cdata",
+    "torch.cuda._sleep",
     "torch.nn.modules.batchnorm._BatchNorm",
     "torch.ops.aten._scaled_dot_product_efficient_attention",
     "torch.ops.aten._scaled_dot_product_flash_attention",
