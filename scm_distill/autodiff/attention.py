@@ -1,10 +1,10 @@
 """Attention with a forward derivative, in memory that grows with N, not with N M.
 
 With S = scale Q K^T + mask and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
-O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU a Triton kernel computes them
-(`flash.py`); elsewhere plain PyTorch does, some rows of S at a time. Where a reverse graph is recorded, a GPU computes
-O by PyTorch's fused attention with its own backward, and the kernel only dO; elsewhere the backward is PyTorch's for
-the CPU, or chunked too.
+O = P V, dO = P dV + (P * dS) V - rowsum(P * dS) * O: six matrix products. On a GPU PyTorch's fused attention computes
+O, with its own backward, and the logsumexp of S (`primal.py`), and a Triton kernel dO from both (`flash.py`): seven,
+since Q K^T is made twice. Elsewhere plain PyTorch does, some rows of S at a time, and the backward is PyTorch's for the
+CPU, or chunked too.
 
 q, dq  queries and their tangent      (B, H, N, D)        k, dk  keys     (B, H, M, D)
 v, dv  values                         (B, H, M, E)        O, dO  output   (B, H, N, E)
@@ -12,14 +12,14 @@ v, dv  values                         (B, H, M, E)        O, dO  output   (B, H,
 `scaled_dot_product_attention` takes any leading dimensions. A tangent that is None is zero.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad as fwAD
 
-from scm_distill.autodiff import flash
+from scm_distill.autodiff import flash, primal
 from scm_distill.autodiff.torch_private import cpu_attention_backward
 
 CHUNK = 2**20  # entries of S at a time; on a GPU, which wants larger products, 16 times as many
@@ -29,9 +29,12 @@ def _tf32() -> bool:
     return bool(torch.backends.cuda.matmul.allow_tf32)
 
 
-def backend(q: Tensor) -> str:
-    """How the tangent of attention on queries like `q` is computed, in words for a report."""
-    return "by the Triton kernel" if flash.available(q, tf32=_tf32()) else "exact in chunks"
+def backend(device: torch.device | str, dtype: torch.dtype) -> str:
+    """How the tangent of attention is computed on a device for queries of a dtype, in words for a report."""
+    q = torch.empty(1, 1, 1, 64, device=device, dtype=dtype)
+    source = flash.source(q, q, q, tf32=_tf32(), graph=False)
+    words = {"chunks": "exact in chunks", "kernel": "by the Triton kernel"}
+    return words.get(source, f"by PyTorch's {source} attention and the Triton kernel")
 
 
 def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -174,43 +177,64 @@ def _broadcast(
     dv: Tensor | None,
     *,
     grouped: bool,
-    kernel: bool,
 ) -> list[Any]:
-    """q, k, v, dq, dk, dv with equal leading dimensions.
+    """q, k, v, dq, dk, dv as (B, heads, length, width).
 
-    `grouped`: a key head serves several query heads (enable_gqa); the kernel takes them so, else they are repeated.
+    The leading dimensions are made equal, or if `grouped` (enable_gqa) the heads of q may be a multiple of the keys'.
     """
-    if grouped:
-        groups = 1 if kernel else q.shape[-3] // k.shape[-3]
-        repeated = [x if x is None or groups == 1 else x.repeat_interleave(groups, -3) for x in (k, v, dk, dv)]
-        return [q, *repeated[:2], dq, *repeated[2:]]
-    lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
-    return [x if x is None else x.expand(*lead, *x.shape[-2:]) for x in (q, k, v, dq, dk, dv)]
+    tensors = (q, k, v, dq, dk, dv)
+    if not grouped:
+        lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+        tensors = tuple(x if x is None else x.expand(*lead, *x.shape[-2:]) for x in tensors)  # type: ignore[assignment]
+    return [x if x is None else _four(x) for x in tensors]
+
+
+def _repeated(tensors: Sequence[Any]) -> list[Any]:
+    """q, k, v, dq, dk, dv with every key head as often as query heads read it."""
+    groups = tensors[0].shape[-3] // tensors[1].shape[-3]
+    wanted = (1, 2, 4, 5) if groups > 1 else ()
+    return [x.repeat_interleave(groups, -3) if i in wanted and x is not None else x for i, x in enumerate(tensors)]
 
 
 def _output_and_tangent(
-    qkv: tuple[Tensor, Tensor, Tensor],
-    tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
-    o: Tensor | None,
+    tensors: Sequence[Any],
     mask: Tensor | None,
     *,
     causal: bool,
     scale: float,
-    graph: bool,
-    kernel: bool,
+    stock: Callable[[], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """O and dO (B, H, N, E). O has a reverse graph where `graph` is set; where `o` is known it is taken as O, as plain.
+    """O (B, H, N, E), with a reverse graph where it is recorded, and dO without one.
 
-    `kernel` says whether the Triton kernel computes them.
+    `tensors` are q, k, v, dq, dk, dv; `stock` gives O by PyTorch's function, in its own shape.
     """
-    if graph and o is None:
-        return Chunked.apply(*qkv, tangents, mask, causal, scale)  # type: ignore[no-any-return, no-untyped-call]
+    q, k, v = tensors[:3]
+    graph = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    settings: Any = {"causal": causal, "scale": scale}
+    by = flash.source(q, k, v, masked=mask is not None, causal=causal, tf32=_tf32(), graph=graph)
+    if by in ("flash", "efficient"):
+        mask = None if mask is None else primal.additive(mask, q.dtype, k.shape[-2])
+        o, lse = primal.output(by, q, k, v, mask, **settings)
+        with torch.no_grad():
+            arguments: Any = (*_detached(tensors), o.detach(), lse)
+            return o, flash.tangent(*arguments, **settings, mask=mask, tf32=_tf32())
+    settings["mask"] = mask
+    if graph and not q.is_cuda:
+        q, k, v, *tangents = _repeated(tensors)
+        return Chunked.apply(q, k, v, tuple(tangents), mask, causal, scale)  # type: ignore[no-any-return, no-untyped-call]
+    own = _four(stock()) if graph else None
     with torch.no_grad():
-        arguments: Any = (*(x.detach() for x in qkv), *tangents, None if o is None else _four(o.detach()))
-        settings: Any = {"mask": mask, "causal": causal, "scale": scale}
-        if kernel:
-            return flash.attention_with_tangent(*arguments, **settings, tf32=_tf32())
-        return with_tangent(*arguments, **settings)
+        plain = _detached(tensors)
+        if by == "kernel":
+            o, do = flash.output_and_tangent(*plain, **settings, tf32=_tf32())
+        else:
+            arguments = (*_repeated(plain), None if own is None else own.detach())
+            o, do = with_tangent(*arguments, **settings)
+    return o if own is None else own, do
+
+
+def _detached(tensors: Sequence[Any]) -> Any:
+    return [x if x is None else x.detach() for x in tensors]
 
 
 def scaled_dot_product_attention(
@@ -231,10 +255,15 @@ def scaled_dot_product_attention(
     if dropout_p > 0:
         raise NotImplementedError("Attention dropout draws a new mask in every pass; set it to 0 for distillation.")
 
-    def stock(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def stock(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = attn_mask) -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
+            q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
         )
+
+    def cast() -> Tensor:  # the mask as autocast would
+        if attn_mask is None or attn_mask.dtype == torch.bool:
+            return stock(q, k, v)
+        return stock(q, k, v, attn_mask.to(q.dtype))
 
     if dq is None and dk is None and dv is None:
         return stock(query, key, value)
@@ -244,19 +273,14 @@ def scaled_dot_product_attention(
     device = q.device.type
     if torch.is_autocast_enabled(device) and q.dtype != torch.float64:  # as it does with the stock function
         q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
-    graph = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    o = stock(q, k, v) if graph and q.is_cuda else None
     with torch.autocast(device, enabled=False):  # it would round every product
-        kernel = flash.available(q, v, tf32=_tf32())
-        q, k, v, dq, dk, dv = _broadcast(q, k, v, dq, dk, dv, grouped=enable_gqa, kernel=kernel)
-        if attn_mask is not None:
-            attn_mask = _four(attn_mask.expand(*q.shape[:-2], *attn_mask.shape[-2:]) if q.ndim > 4 else attn_mask)
-        tangents: Any = tuple(x if x is None else _four(x.detach().to(q.dtype)) for x in (dq, dk, dv))
-        found, do = _output_and_tangent(
-            (_four(q), _four(k), _four(v)), tangents, o, attn_mask, causal=is_causal,
-            scale=q.shape[-1] ** -0.5 if scale is None else scale, graph=graph, kernel=kernel,
-        )  # fmt: skip
-        if o is None:
-            o = found.reshape(*q.shape[:-1], v.shape[-1])
-    dual: Tensor = fwAD.make_dual(o, do.reshape(o.shape))
+        parts = _broadcast(q, k, v, dq, dk, dv, grouped=enable_gqa)
+        tensors = [*parts[:3], *(x if x is None else x.detach().to(q.dtype) for x in parts[3:])]
+        lead = q.shape[:-2] if enable_gqa else torch.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v)))
+        mask = attn_mask
+        if mask is not None:
+            mask = _four(mask.expand(*lead, *mask.shape[-2:]) if len(lead) > 2 else mask)
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        o, do = _output_and_tangent(tensors, mask, causal=is_causal, scale=factor, stock=cast)
+    dual: Tensor = fwAD.make_dual(*(x.reshape(*lead, q.shape[-2], v.shape[-1]) for x in (o, do)))
     return dual

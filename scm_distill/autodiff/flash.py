@@ -1,13 +1,14 @@
-"""Attention and its forward derivative by one Triton kernel: nothing of size N x M is stored.
+"""The forward derivative of attention by one Triton kernel: nothing of size N x M is stored.
 
 With S = scale Q K^T (+ mask) and P = softmax(S): dS = scale (dQ K^T + Q dK^T) and
-dO = P dV + (P o dS) V - rowsum(P o dS) o O. Six products for O and dO, five for dO alone, fewer for a zero tangent.
+dO = P dV + (P o dS) V - rowsum(P o dS) o O. Five products where O and the logsumexp of S are known, see `primal.py`; O
+and dO together take six. A zero tangent takes fewer.
 
 Triton is no dependency of the package: call `available` first. The launch is a custom operator, so torch.compile sees
 one opaque node; like every custom operator it would drop a tangent silently, so it takes plain tensors only.
 """
 
-import importlib
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,51 +17,50 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-WIDEST, WIDEST_TF32 = 256, 128  # head dimension
+from scm_distill.autodiff import flash_launch, primal
+from scm_distill.autodiff.flash_tiles import pieces
+
 MASK_AT = 6  # among q, k, v, dq, dk, dv, mask, O, dO
 
 
-def _kernel() -> Any:
-    return importlib.import_module("scm_distill.autodiff.flash_kernel")
-
-
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _runs_on(cuda: bool, device: int | None, dtype: torch.dtype, tf32: bool) -> bool:  # noqa: FBT001 - constants
+def _kernel_for(dtype: torch.dtype, cuda: bool) -> bool:  # noqa: FBT001 - constants
+    """Whether Triton is there, and runs on CUDA tensors or, interpreted, on those of the CPU."""
     if not cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return False
     try:
-        kernel = _kernel()
+        interpreted = flash_launch.kernel().INTERPRETED
     except ImportError:
         return False
-    if kernel.INTERPRETED:  # its bfloat16 is wrong
-        return dtype != torch.bfloat16
-    if not cuda or (dtype == torch.float32 and not tf32):
-        return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return dtype != torch.bfloat16 if interpreted else cuda  # the interpreter's bfloat16 is wrong
 
 
-def available(q: Tensor, v: Tensor | None = None, *, tf32: bool = False) -> bool:
-    """Whether the kernel can take q (..., N, D) and v (..., M, E; the width of q without it).
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _capability(device: int | None) -> tuple[int, int] | None:
+    return None if torch.version.hip is not None else torch.cuda.get_device_capability(device)
 
-    float16 and bfloat16 on a GPU of compute capability 8.0 or more, head dimensions up to 256. float32 there with
-    `tf32` only, up to 128: exact products have no tensor cores, run out of registers and gain nothing over chunks.
-    On the CPU float16 and float32 in Triton's interpreter: TRITON_INTERPRET=1 before Triton is imported.
+
+def source(
+    q: Tensor, k: Tensor, v: Tensor, *, masked: bool = False, causal: bool = False, tf32: bool = False, graph: bool
+) -> primal.Source:
+    """What computes attention of q (B, H, N, D), k (B, Hk, M, D) and v (B, Hk, M, E), see `primal.source`.
+
+    On the CPU "chunks", or "kernel" in Triton's interpreter: TRITON_INTERPRET=1 before Triton is imported.
     """
-    wide = max(q.shape[-1], q.shape[-1] if v is None else v.shape[-1])
-    if q.dtype not in DTYPES or wide > (WIDEST_TF32 if q.is_cuda and q.dtype == torch.float32 else WIDEST):
-        return False
-    return bool(_runs_on(q.is_cuda, q.device.index, q.dtype, tf32))
+    if not _kernel_for(q.dtype, q.is_cuda):
+        return "chunks"
+    here = _capability(q.device.index) if q.is_cuda else None
+    settings: Any = {"masked": masked, "causal": causal, "tf32": tf32 or not q.is_cuda, "graph": graph}
+    return primal.source(q.shape, k.shape, v.shape, q.dtype, **settings, capability=here)
 
 
-def attention_with_tangent(
+def output_and_tangent(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     dq: Tensor | None,
     dk: Tensor | None,
     dv: Tensor | None,
-    o: Tensor | None = None,
     *,
     mask: Tensor | None,
     causal: bool,
@@ -69,36 +69,58 @@ def attention_with_tangent(
 ) -> tuple[Tensor, Tensor]:
     """O = softmax(scale Q K^T + mask) V and dO, both (..., H, N, E) in the dtype of q.
 
-    q, dq (..., H, N, D), k, dk (..., Hk, M, D), v, dv (..., Hk, M, E), o (..., H, N, E), in any strides; H is a
-    multiple of Hk, and query head h reads key head h // (H / Hk). The mask broadcasts to (..., H, N, M): True attends,
-    or it is added to S; a row that sees no key gives zeros. `causal`: row i sees the keys 0..i, also where N != M. A
-    tangent that is None is zero. With `o`, it is returned, and only dO computed. `tf32` rounds the factors of
-    float32 products: pass torch.backends.cuda.matmul.allow_tf32 to follow PyTorch's own. All tensors are plain, under
-    no_grad. Raises ValueError where the shapes do not fit each other, or `available` is false.
+    q, dq (..., H, N, D), k, dk (..., Hk, M, D), v, dv (..., Hk, M, E), in any strides; H is a multiple of Hk, and query
+    head h reads key head h // (H / Hk). The mask broadcasts to (..., H, N, M): True attends, or it is added to S; a row
+    that sees no key gives zeros. `causal`: row i sees the keys 0..i, also where N != M. A tangent that is None is zero.
+    `tf32` rounds the factors of float32 products: pass torch.backends.cuda.matmul.allow_tf32 to follow PyTorch's own.
+    All tensors are plain, under no_grad. Raises ValueError where the shapes do not fit each other, or heads are wider
+    than the kernel takes.
     """
-    if not available(q, v, tf32=tf32):
-        raise ValueError(f"No kernel for {q.dtype} on {q.device}, head dimensions {q.shape[-1]} and {v.shape[-1]}.")
     shape = (*q.shape[:-1], v.shape[-1])
-    if o is not None and dq is None and dk is None and dv is None:
-        return o, torch.zeros_like(o, dtype=q.dtype)
-    q, k, v, dq, dk, dv, o = _flat(q, k, v, dq, dk, dv, o)
-    _check(q, k, v, dq, dk, dv, o)
+    q, k, v, dq, dk, dv = _flat(q, k, v, dq, dk, dv)
+    _check(q, k, v, dq, dk, dv)
     mask = None if mask is None else _flat_mask(mask, shape[:-3])
-    if o is None:
-        o, dO = attention_and_tangent(q, k, v, dq, dk, dv, mask, causal, scale, tf32)
-        return o.reshape(shape), dO.reshape(shape)
-    dO = attention_tangent(q, k, v, dq, dk, dv, o, mask, causal, scale, tf32)
+    o, dO = attention_and_tangent(q, k, v, dq, dk, dv, mask, causal, scale, tf32)
     return o.reshape(shape), dO.reshape(shape)
 
 
+def tangent(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dq: Tensor | None,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    o: Tensor,
+    lse: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    tf32: bool = False,
+) -> Tensor:
+    """dO (..., H, N, E) alone, as from `output_and_tangent`, where O (..., H, N, E) and the logsumexp are known.
+
+    `lse` (..., H, N) is the natural logarithm of the sum of exp(scale Q K^T + mask) over the keys of each row, in
+    float32. Where it is not finite the row sees no key, and its dO is zero.
+    """
+    shape = o.shape
+    q, k, v, dq, dk, dv, o = _flat(q, k, v, dq, dk, dv, o)
+    _check(q, k, v, dq, dk, dv, o)
+    lse = lse.reshape(q.shape[:-1])
+    mask = None if mask is None else _flat_mask(mask, shape[:-3])
+    dO: Tensor = attention_tangent(q, k, v, dq, dk, dv, o, lse, mask, causal, scale, tf32)
+    return dO.reshape(shape)
+
+
 def _flat(q: Tensor, *others: Tensor | None) -> list[Any]:
-    """Every tensor as (B, heads, length, width), a view if 4-D, in the dtype of q; `o`, the last, keeps its own."""
+    """Every tensor as (B, heads, length, width), a view if 4-D, in the dtype of q."""
     lead = q.shape[:-3]
     flat: list[Tensor | None] = []
-    for i, x in enumerate((q, *others)):
+    for x in (q, *others):
         if x is not None:
             x = x[(None,) * (4 - x.ndim)] if x.ndim < 4 else x.expand(*lead, -1, -1, -1).flatten(0, -4)
-            x = x if i == len(others) else x.to(q.dtype)
+            x = x.to(q.dtype)
         flat.append(x)
     return flat
 
@@ -118,7 +140,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | None) -> None:
     expected = ((B, H, N, D), (B, Hk, M, D), (B, Hk, M, E), (B, H, N, E))
     if H % Hk:
         raise ValueError(f"Attention got {H} query heads, no multiple of the key's {Hk}.")
-    for x, shape in zip((k, v, *rest), (expected[1], expected[2], *expected), strict=True):
+    if max(D, E) > primal.WIDEST:
+        raise ValueError(f"No kernel for head dimensions {D} and {E}: at most {primal.WIDEST}.")
+    for x, shape in zip((k, v, *rest), (expected[1], expected[2], *expected), strict=False):
         if x is not None and tuple(x.shape) != shape:
             raise ValueError(f"Attention got {tuple(x.shape)} where the query {tuple(q.shape)} asks for {shape}.")
 
@@ -148,50 +172,44 @@ def _strides(tensors: Sequence[Tensor | None]) -> tuple[list[int], int]:
     return [n for row in rows for n in row], unit
 
 
-def _launch(
+def launch(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    dq: Tensor | None,
-    dk: Tensor | None,
-    dv: Tensor | None,
-    o: Tensor | None,
+    tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+    known: tuple[Tensor, Tensor] | None,
     mask: Tensor | None,
-    causal: bool,  # noqa: FBT001 - an operator's schema
+    *,
+    causal: bool,
     scale: float,
-    tf32: bool,  # noqa: FBT001
+    tf32: bool,
 ) -> tuple[Tensor, Tensor]:
+    """O and dO; `known` are O and the logsumexp."""
     (B, H, N, D), (Hk, M, E) = q.shape, v.shape[1:]
-    out = _empty(q, E) if o is None else o
+    out, lse = (_empty(q, E), q) if known is None else known
     dO = _empty(q, E)
     if dO.numel() == 0 or M == 0:  # no key: rows that see nothing
-        return (out.zero_() if o is None else out), dO.zero_()
+        return (out.zero_() if known is None else out), dO.zero_()
     mode = 0
     if mask is not None:
         mode = 1 if mask.dtype == torch.bool else 2
         mask = (mask.view(torch.uint8) if mode == 1 else mask).expand(B, H, N, M)
-    optional = (q, k, v, dq, dk, dv, mask, out, dO)
-    tensors = [q if x is None else x for x in optional]
+    optional = (q, k, v, *tangents, mask, out, dO)
     strides, unit = _strides(optional)
+    if known is not None:
+        lse = lse if lse.stride(-1) == 1 else lse.contiguous()
+    tensors = [q if x is None else x for x in (*optional[:-1], lse, dO)]
+    (D0, D1), (E0, E1) = (pieces(n, whole=known is None) for n in (D, E))
+    flags = {
+        "D": D, "D0": D0, "D1": D1, "E": E, "E0": E0, "E1": E1,
+        "FUSED": known is None,
+        "HAS_DQ": tangents[0] is not None, "HAS_DK": tangents[1] is not None, "HAS_DV": tangents[2] is not None,
+        "MASK": mode, "MASK_ROWS": mask is not None and mask.stride(2) != 0, "CAUSAL": causal,
+        "PRECISION": "tf32" if tf32 else "ieee", "UNIT": unit,
+    }  # fmt: skip
+    numbers = (scale, 0.5 * math.log2(M), H, H // Hk, N, M, *strides, *lse.stride()[:2])
     with torch.cuda.device_of(q):
-        _kernel().launch(
-            *(*tensors, scale, H, H // Hk, N, M, *strides),
-            batch_heads=B * H,
-            rows=N,
-            D=D,
-            E=E,
-            PAD_D=max(16, 1 << (D - 1).bit_length()),
-            PAD_E=max(16, 1 << (E - 1).bit_length()),
-            FUSED=o is None,
-            HAS_DQ=dq is not None,
-            HAS_DK=dk is not None,
-            HAS_DV=dv is not None,
-            MASK=mode,
-            MASK_ROWS=mask is not None and mask.stride(2) != 0,
-            CAUSAL=causal,
-            PRECISION="tf32" if tf32 else "ieee",
-            UNIT=unit,
-        )
+        flash_launch.launch(flash_launch.Call((*tensors, *numbers), flags, batch_heads=B * H, rows=N, keys=M))
     return out, dO
 
 
@@ -209,7 +227,7 @@ def attention_and_tangent(
     tf32: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     """O and dO (B, H, N, E) of q (B, H, N, D), k (B, Hk, M, D), v (B, Hk, M, E) and a mask that broadcasts."""
-    return _launch(q, k, v, dq, dk, dv, None, mask, causal, scale, tf32)
+    return launch(q, k, v, (dq, dk, dv), None, mask, causal=causal, scale=scale, tf32=tf32)
 
 
 @torch.library.custom_op("scm_distill::attention_tangent", mutates_args=())
@@ -221,13 +239,14 @@ def attention_tangent(
     dk: Tensor | None,
     dv: Tensor | None,
     o: Tensor,
+    lse: Tensor,
     mask: Tensor | None,
     causal: bool,  # noqa: FBT001 - an operator's schema
     scale: float,
     tf32: bool,  # noqa: FBT001
 ) -> Tensor:
-    """dO (B, H, N, E) alone, from a known O (B, H, N, E)."""
-    return _launch(q, k, v, dq, dk, dv, o, mask, causal, scale, tf32)[1]
+    """dO (B, H, N, E) alone, from a known O (B, H, N, E) and logsumexp (B, H, N)."""
+    return launch(q, k, v, (dq, dk, dv), (o, lse), mask, causal=causal, scale=scale, tf32=tf32)[1]
 
 
 @attention_and_tangent.register_fake

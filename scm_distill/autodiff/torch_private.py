@@ -59,8 +59,19 @@ softmax_backward: Any = torch.ops.aten._softmax_backward_data
 cpu_attention_backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 """Gradients of q, k and v of PyTorch's fused attention for the CPU, from its output and logsumexp."""
 
+flash_attention: Any = torch.ops.aten._scaled_dot_product_flash_attention
+"""(O, logsumexp, ...) of fused attention in half precision on CUDA, without a mask; with a backward."""
+
+efficient_attention: Any = torch.ops.aten._scaled_dot_product_efficient_attention
+"""(O, logsumexp, ...) of fused attention on CUDA, in float32 too, with a mask that is added; with a backward."""
+
 
 def storage_id(x: torch.Tensor) -> int:
     """A number that tensors share exactly while they share their storage; fake tensors have one too."""
     number: int = x.untyped_storage()._cdata
     return number
+
+
+def default_store() -> Any:
+    """The key-value store in which the processes of the default process group have met."""
+    return torch.distributed.distributed_c10d._get_default_store()

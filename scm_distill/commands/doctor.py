@@ -23,7 +23,7 @@ def doctor() -> DoctorResult:
 
 def _checked(device: str) -> DeviceCheck:
     name = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
-    kernel = backend(torch.empty(1, 1, 1, 64, dtype=torch.bfloat16, device=device))
+    kernel = backend(device, torch.bfloat16)
     return DeviceCheck(device, name, _tangent_error(device), kernel)
 
 

@@ -65,15 +65,25 @@ def error(mine: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((mine.double() - theirs).norm() / theirs.norm())
 
 
+def logsumexp(tensors: list[Any], mask: Any, causal: bool, scale: float) -> torch.Tensor:
+    """Of every row of S, from float64."""
+    q, k = (x.double() for x in tensors[:2])
+    S = scale * q @ k.repeat_interleave(q.shape[-3] // k.shape[-3], -3).mT
+    if mask is not None:
+        S = S.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else S + mask
+    if causal:
+        S = S.masked_fill(torch.ones(S.shape[-2:], dtype=torch.bool).triu(1), float("-inf"))
+    return S.logsumexp(-1).float()
+
+
 def check(tensors: list[Any], *, mask: Any = None, causal: bool = False, scale: float = 0.3, tol: float = 1e-6) -> None:
-    """Both modes of the kernel: O and dO together, and dO where O is known."""
+    """Both modes of the kernel: O and dO together, and dO where O and the logsumexp are known."""
     o, dO = reference(tensors, mask, causal, scale)
-    mine, d_mine = flash.attention_with_tangent(*tensors, mask=mask, causal=causal, scale=scale)
-    given = o.to(mine.dtype)
-    same, d_alone = flash.attention_with_tangent(*tensors, given, mask=mask, causal=causal, scale=scale)
+    settings: Any = {"mask": mask, "causal": causal, "scale": scale}
+    mine, d_mine = flash.output_and_tangent(*tensors, **settings)
+    d_alone = flash.tangent(*tensors, o.to(mine.dtype), logsumexp(tensors, mask, causal, scale), **settings)
     assert mine.dtype == d_mine.dtype == d_alone.dtype == tensors[0].dtype
     assert mine.shape == d_mine.shape == d_alone.shape == o.shape
-    assert torch.equal(same, given)
     errors = error(mine, o), error(d_mine, dO), error(d_alone, dO)
     assert max(errors) < tol, errors
 
@@ -102,7 +112,7 @@ def test_any_two_lengths(n: int, m: int) -> None:
     shapes = ((1, 1, n, 16), (1, 1, m, 16), (1, 1, m, 16))
     q, k, v, dq, dk, dv = draws(*shapes, *shapes)
     if m == 1:  # P = 1: dO = dV, all else cancels
-        _, dO = flash.attention_with_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=0.3)
+        _, dO = flash.output_and_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=0.3)
         assert torch.allclose(dO, dv.expand(1, 1, n, 16), atol=1e-6)
     else:
         check([q, k, v, dq, dk, dv])
@@ -134,11 +144,15 @@ def test_rows_that_see_nothing_are_zero() -> None:
     mask[5] = False
     mask[:, :18] &= torch.arange(N)[:, None] % 2 == 0  # odd rows see the last keys only
     for bias in (mask, torch.zeros(N, M).masked_fill(~mask, float("-inf"))):
-        o, dO = flash.attention_with_tangent(*tensors, mask=bias, causal=False, scale=0.3)
-        assert not o[:, :, 5].any()
-        assert not dO[:, :, 5].any()
-        assert torch.isfinite(o).all()
-        assert torch.isfinite(dO).all()
+        o, dO = flash.output_and_tangent(*tensors, mask=bias, causal=False, scale=0.3)
+        lse = logsumexp(tensors, bias, False, 0.3)
+        outputs = [o, dO]
+        for nothing in (float("-inf"), float("inf"), float("nan")):  # what operators give for a row without keys
+            lse[:, :, 5] = nothing
+            outputs.append(flash.tangent(*tensors, o, lse, mask=bias, causal=False, scale=0.3))
+        for x in outputs:
+            assert not x[:, :, 5].any()
+            assert torch.isfinite(x).all()
     seen = [i for i in range(N) if i != 5]
     q, k, v, dq, dk, dv = tensors
     check([q[:, :, seen], k, v, dq[:, :, seen], dk, dv], mask=mask[seen])
@@ -165,13 +179,12 @@ def test_a_missing_tangent_is_zero(kept: tuple[int, ...]) -> None:
 def test_no_tangent_at_all() -> None:
     q, k, v, *_ = cross()
     rest = {"mask": None, "causal": False, "scale": 0.3}
-    o, dO = flash.attention_with_tangent(q, k, v, None, None, None, **rest)
+    o, dO = flash.output_and_tangent(q, k, v, None, None, None, **rest)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
     assert torch.allclose(o, expected, atol=1e-6)
     assert not dO.any()
-    same, dO = flash.attention_with_tangent(q, k, v, None, None, None, o, **rest)
-    assert same is o
-    assert not dO.any()
+    lse = logsumexp([q, k], None, False, 0.3)
+    assert not flash.tangent(q, k, v, None, None, None, o, lse, **rest).any()
 
 
 def test_strides_of_transposed_and_sliced_tensors() -> None:
@@ -181,7 +194,7 @@ def test_strides_of_transposed_and_sliced_tensors() -> None:
     )
     tensors = [q, k, v, dq.contiguous(), dk.mT.contiguous().mT, dv[:, :1].expand(B, H, 33, 24)]
     check(tensors)
-    o, dO = flash.attention_with_tangent(*tensors, mask=None, causal=False, scale=1.0)
+    o, dO = flash.output_and_tangent(*tensors, mask=None, causal=False, scale=1.0)
     assert o.transpose(1, 2).is_contiguous()  # what the caller flattens next
     assert dO.transpose(1, 2).is_contiguous()
 
@@ -218,9 +231,9 @@ def test_an_offset_that_all_keys_share_costs_no_precision() -> None:
 
 def test_empty_tensors() -> None:
     q, k = torch.zeros(1, 1, 0, 16), torch.zeros(1, 1, 4, 16)
-    o, dO = flash.attention_with_tangent(q, k, k, q, k, k, mask=None, causal=False, scale=1.0)
+    o, dO = flash.output_and_tangent(q, k, k, q, k, k, mask=None, causal=False, scale=1.0)
     assert o.shape == dO.shape == q.shape
-    o, dO = flash.attention_with_tangent(k, q, q, k, q, q, mask=None, causal=False, scale=1.0)
+    o, dO = flash.output_and_tangent(k, q, q, k, q, q, mask=None, causal=False, scale=1.0)
     assert not o.any()
     assert not dO.any()
 
@@ -238,22 +251,25 @@ def test_shapes_that_do_not_fit_are_refused(wrong: str) -> None:
     if wrong == "width":
         v = dv = torch.zeros(B, H, M, 257)
     with pytest.raises(ValueError, match=r"No kernel|Attention got"):
-        flash.attention_with_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=1.0)
+        flash.output_and_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=1.0)
 
 
-def test_availability(monkeypatch: pytest.MonkeyPatch) -> None:
+def by(q: torch.Tensor, v: torch.Tensor | None = None) -> str:
+    return flash.source(q, q, q if v is None else v, graph=False)
+
+
+def test_what_computes_it_here(monkeypatch: pytest.MonkeyPatch) -> None:
     q = torch.zeros(1, 1, 4, 64)
-    assert flash.available(q)
-    assert flash.available(q.half(), q)
-    assert not flash.available(q.bfloat16())  # the interpreter's bfloat16 is wrong
-    assert not flash.available(q.double())
-    assert not flash.available(torch.zeros(1, 1, 4, 257))
-    assert not flash.available(q, torch.zeros(1, 1, 4, 257))
+    assert by(q) == by(q.half()) == "kernel"
+    assert by(q.bfloat16()) == "chunks"  # the interpreter's bfloat16 is wrong
+    assert by(q.double()) == "chunks"
+    assert by(torch.zeros(1, 1, 4, 129)) == by(q, torch.zeros(1, 1, 4, 129)) == "chunks"
+    assert by(torch.zeros(1, 1, 4, 257).half()) == by(q.half(), torch.zeros(1, 1, 4, 257)) == "chunks"
     monkeypatch.setitem(sys.modules, KERNEL, None)  # as if Triton were missing
-    assert not flash.available(q)
+    assert by(q) == "chunks"
     monkeypatch.undo()
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert not flash.available(q)
+    assert by(q) == "chunks"
 
 
 @pytest.mark.parametrize("kept", [(0, 1, 2), (0,), (2,), ()])
@@ -263,23 +279,26 @@ def test_the_flop_counter_counts_the_products_that_are_made(kept: tuple[int, ...
     rest = {"mask": None, "causal": False, "scale": 0.3}
     products = 16 * (1 + (0 in kept) + (1 in kept)) + 24 * (1 + (0 in kept or 1 in kept) + (2 in kept))
     with FlopCounterMode(display=False) as counter:
-        o, _ = flash.attention_with_tangent(q, k, v, dq, dk, dv, **rest)
+        o, _ = flash.output_and_tangent(q, k, v, dq, dk, dv, **rest)
     assert counter.get_total_flops() == 2 * B * H * N * M * products
     with FlopCounterMode(display=False) as counter:
-        flash.attention_with_tangent(q, k, v, dq, dk, dv, o, **rest)
-    assert counter.get_total_flops() == (2 * B * H * N * M * (products - 24) if kept else 0)
+        flash.tangent(q, k, v, dq, dk, dv, o, torch.zeros(B, H, N), **rest)
+    assert counter.get_total_flops() == 2 * B * H * N * M * (products - 24)
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_the_compiler_traces_it_whole(given: bool) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_the_compiler_traces_it_whole(known: bool) -> None:
     tensors = cross()
     (mask,) = draws((B, 1, 1, M), seed=1)
+    settings: Any = {"mask": mask > 0, "causal": False, "scale": 0.3}
 
     def f(*tensors: torch.Tensor) -> torch.Tensor:
-        if not flash.available(tensors[0]):
-            return tensors[0]
-        o = torch.zeros(B, H, N, D) if given else None
-        return 2 * flash.attention_with_tangent(*tensors, o, mask=mask > 0, causal=False, scale=0.3)[1]
+        q, k, v = tensors[:3]
+        if flash.source(q, k, v, graph=False) != "kernel":
+            return q
+        if known:
+            return 2 * flash.tangent(*tensors, torch.zeros(B, H, N, D), torch.ones(B, H, N), **settings)
+        return 2 * flash.output_and_tangent(*tensors, **settings)[1]
 
     with torch.no_grad():
         compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
@@ -288,6 +307,7 @@ def test_the_compiler_traces_it_whole(given: bool) -> None:
 
 def test_the_operators_are_registered_soundly() -> None:
     q, k, v, dq, _, dv = cross()
-    for op, o in ((flash.attention_and_tangent, ()), (flash.attention_tangent, (torch.zeros_like(q),))):
-        args = (q.transpose(1, 2).contiguous().transpose(1, 2), k, v, dq, None, dv, *o, None, False, 0.3, False)
+    known = torch.zeros_like(q), torch.zeros(B, H, N)
+    for op, extra in ((flash.attention_and_tangent, ()), (flash.attention_tangent, known)):
+        args = (q.transpose(1, 2).contiguous().transpose(1, 2), k, v, dq, None, dv, *extra, None, False, 0.3, False)
         torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
