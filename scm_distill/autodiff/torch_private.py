@@ -73,3 +73,8 @@ def storage_id(x: torch.Tensor) -> int:
     """A number that tensors share exactly while they share their storage; fake tensors have one too."""
     number: int = x.untyped_storage()._cdata
     return number
+
+
+def default_store() -> Any:
+    """The key-value store in which the processes of the default process group have met."""
+    return torch.distributed.distributed_c10d._get_default_store()

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scm_distill import __version__, config
+from scm_distill import __version__, config, ranks
 from scm_distill import report as report_page
 from scm_distill.artifacts import layout
 from scm_distill.artifacts.evaluation_record import EvaluationRecord, ExtractorIdentity
@@ -113,7 +113,8 @@ def evaluate(
     usual = folder / layout.EVALUATION if folder.is_dir() else None
     file = usual if out is None else Path(out)
     _refuse_unwritable(file)
-    record = _measured(request, report)
+    with ranks.run():
+        record = _measured(request, report)
     if record is None:
         return None
     if file is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
@@ -129,11 +129,12 @@ def train(
     report = report if report and main else Silent()  # the main process claims, writes and reports
     owned = _claimed(recipe, folder, resume, report) if main else contextlib.nullcontext()
     with _threads(recipe.train.threads), owned:
-        with _explained(report), short_of_memory.told("Out of memory before training", TOO_LARGE):
+        with ranks.run(), _explained(report), short_of_memory.told("Out of memory before training", TOO_LARGE):
             made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
-            if main:
-                _note(recipe, folder, report)
-                environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+            with ranks.together("noting the run"):
+                if main:
+                    _note(recipe, folder, report)
+                    environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too

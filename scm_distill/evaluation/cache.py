@@ -13,6 +13,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 from safetensors import SafetensorError
 from torch import Tensor
 
+from scm_distill import ranks
 from scm_distill.artifacts.files import Damaged, read_tensors, save_tensors
 from scm_distill.errors import UserError, one_line
 from scm_distill.evaluation.features import Extractor, features
@@ -63,7 +64,8 @@ def reference_features(
             found = broadcast(buffer.to(accelerator.device)).cpu()
     if found is None:
         mine = share(len(reference), accelerator)
-        found = features(extractor, (reference[i] for i in mine), progress)
+        with ranks.together("measuring the reference"):
+            found = features(extractor, (reference[i] for i in mine), progress)
         found = gathered(found, len(reference), accelerator)
         if main:
             origin += _write(path, found)

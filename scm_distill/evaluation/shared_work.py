@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from scm_distill import ranks
 from scm_distill.errors import UserError
 from scm_distill.evaluation import side_by_side
 from scm_distill.evaluation.cache import gathered, reference_features, share
@@ -42,17 +43,19 @@ class SharedWork:
         """Features of the teacher's samples at its default steps, from other seeds."""
         rounds, found = self._rounds(teacher, APART), []
         self.report.begin("reference", len(rounds))
-        for i, (seeds, conditions) in enumerate(rounds, 1):
-            found.append(extractor(teacher.draw(seeds, conditions).samples))
-            self.report.advance(i)
+        with ranks.together("drawing the reference"):
+            for i, (seeds, conditions) in enumerate(rounds, 1):
+                found.append(extractor(teacher.draw(seeds, conditions).samples))
+                self.report.advance(i)
         self.report.end()
         return gathered(torch.cat(found), len(self.seeds), self.accelerator)
 
     def of_data(self, data: str, student: Sampler, extractor: Extractor, notes: list[str]) -> Tensor:
         """Features of real samples, of the size that the student makes."""
-        one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
         facts = student.facts
-        real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
+        with ranks.together("opening the reference"):
+            one = as_tensor(student.draw(self.seeds[:1], self.conditions[:1]).samples[0])
+            real = open_reference(data, facts.modality, one.shape, n=MOST_REAL, seed=0, rate=facts.rate)
         if len(real) < FEWEST:
             raise UserError(f"{data} holds {len(real)} samples.", f"Give {FEWEST} or more; FD wants thousands.")
         self.report.begin("reference", len(share(len(real), self.accelerator)))
@@ -64,7 +67,8 @@ class SharedWork:
     def measure(self, contenders: Sequence[Contender], extractor: Extractor, score: Score | None) -> list[Measurement]:
         """What each contender did, by all processes together."""
         rounds = self._rounds(contenders[0].sampler)
-        shares = side_by_side.measure(contenders, rounds, extractor, score, self.report)
+        with ranks.together("drawing the samples"):
+            shares = side_by_side.measure(contenders, rounds, extractor, score, self.report)
         n, accelerator = len(self.seeds), self.accelerator
         return [
             Measurement(

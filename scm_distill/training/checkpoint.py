@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.files import Damaged, atomically, read_tensors, save_tensors
 from scm_distill.artifacts.run_records import CheckpointState
@@ -116,12 +116,13 @@ def save(accelerator: Accelerator, folder: Path, tensors: "TrainState", state: C
                     found[key] = value.cpu()
             if main:
                 save_tensors(found, beside / f"{name}.safetensors")
+            ranks.exchange("writing a checkpoint")  # a slow disk would be the end of a collective that waits for it
         if main:
             state.write(beside / layout.STATE)
     if main:
         for _, old in steps_in(folder)[:-keep]:
             files.remove(old)
-    accelerator.wait_for_everyone()
+    ranks.exchange("writing a checkpoint")
     return final
 
 
@@ -133,6 +134,7 @@ class TrainState:
 
     def __init__(self, student: Student, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
         self.student, self.optimizer, self.ema = student, optimizer, ema
+        optimizer.register_step_pre_hook(lambda *_: ema.hold())
 
     def sums(self) -> list[float]:
         """The float64 sum of every parameter that is trained, which shows whether a single entry of it moved.
@@ -160,29 +162,41 @@ class TrainState:
     @torch.no_grad()
     def load(self, path: Path) -> None:
         """Put the checkpoint of the folder `path` back. Raises UserError when it is damaged or of another student."""
-        try:
-            found = {name: read_tensors(path / f"{name}.safetensors") for name, _ in self.items()}
-        except Damaged as error:
-            raise UserError(f"Checkpoint {path} cannot be loaded: {error.problem}", OLDER) from error
-        for name, module in (("student", self.student), ("ema", self.ema.module)):
-            parameters = self._trained(module)
-            shapes = {key: value.shape for key, value in found[name].items()}
-            if shapes != {key: p.shape for key, p in parameters.items()}:
-                raise UserError(
-                    f"Checkpoint {path} cannot be loaded: {name}.safetensors has other parameters than this student.",
-                    OLDER,
-                )
-            for key, p in parameters.items():
+        with ranks.together("reading the checkpoint"):
+            found = self._read(path)
+        for name, module in self._modules().items():
+            for key, p in self._trained(module).items():
                 p.copy_(local_part(found[name][key], p))
         by_name = dict(self.student.named_parameters())
         for key, value in found["optimizer"].items():
             name, _, kind = key.rpartition("|")
-            if name not in by_name or value.shape not in (by_name[name].shape, ()):
-                raise UserError(
-                    f"Checkpoint {path} cannot be loaded: optimizer.safetensors is not of this student ({key}).", OLDER
-                )
             p = by_name[name]
             if kind != "step":
                 self.optimizer.state[p][kind] = local_part(value, p)
             else:  # a fused optimizer counts on the device
                 self.optimizer.state[p][kind] = value.to(p.device) if self.optimizer.defaults.get("fused") else value
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"student": self.student, "ema": self.ema.module}
+
+    def _read(self, path: Path) -> dict[str, dict[str, Tensor]]:
+        """The tensors of a checkpoint, each read from its file when it is used. Raises UserError as `load`."""
+        try:
+            found = {name: read_tensors(path / f"{name}.safetensors") for name, _ in self.items()}
+        except Damaged as error:
+            raise UserError(f"Checkpoint {path} cannot be loaded: {error.problem}", OLDER) from error
+        for name, module in self._modules().items():
+            shapes = {key: value.shape for key, value in found[name].items()}
+            if shapes != {key: p.shape for key, p in self._trained(module).items()}:
+                raise UserError(
+                    f"Checkpoint {path} cannot be loaded: {name}.safetensors has other parameters than this student.",
+                    OLDER,
+                )
+        by_name = dict(self.student.named_parameters())
+        for key, value in found["optimizer"].items():
+            name = key.rpartition("|")[0]
+            if name not in by_name or value.shape not in (by_name[name].shape, ()):
+                raise UserError(
+                    f"Checkpoint {path} cannot be loaded: optimizer.safetensors is not of this student ({key}).", OLDER
+                )
+        return found

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill.autodiff import flash_launch
 from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
@@ -23,7 +24,7 @@ from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
-from scm_distill.training.distributed import any_rank, gather_tensor
+from scm_distill.training.distributed import gather_tensor, without_exchange
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
 # in float32: 2e-4 with a low-pass of 20 steps, 2e-2 with 5, 0.7 with none.
@@ -119,11 +120,15 @@ class Trial:
         return F, cs_dF
 
     def gradient(self, derivative: Derivative) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """F, cos t sin t dF/dt, and the parameters' gradients of a weighted mean of F, with fixed weights."""
+        """F, cos t sin t dF/dt, and the parameters' gradients of a weighted mean of F, with fixed weights.
+
+        A collective where the parameters are shared out, and nowhere else: all processes have the same samples.
+        """
         try:
-            F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v, derivative)
-            weights = torch.linspace(-1, 1, F[0].numel(), device=F.device).reshape(F.shape[1:])
-            ((F * weights).mean() + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
+            with without_exchange(self.wrapped):
+                F, cs_dF, w_phi = self.wrapped(self.x, self.t, self.cond, self.v, derivative)
+                weights = torch.linspace(-1, 1, F[0].numel(), device=F.device).reshape(F.shape[1:])
+                ((F * weights).mean() + 0 * w_phi.sum()).backward()
             return F.detach(), cs_dF, [p.grad.clone() for p in self.student.parameters() if p.grad is not None]
         finally:
             self.wrapped.zero_grad()
@@ -151,7 +156,7 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
             ) from error
         report.say(f"tangent: central difference, unverified (no JVP: {reason})")
         return Difference(h, modules, memory)
-    difference = relative(exact, numeric)
+    difference = ranks.largest("the check of the derivative", relative(exact, numeric))
     text = f"JVP and central difference differ by {difference:.2%} (median)"
     if setting == "auto" and not difference <= AGREE:
         raise UserError(
@@ -187,7 +192,7 @@ def _compile_attention(trial: Trial, report: Reporter) -> None:
 def _rounding(trial: Trial, exact: Tensor, recipe: config.Recipe) -> str:
     """What bf16 or TF32 changes in the `exact` tangent (B, ...), in words. Raises UserError where that is too much."""
     with torch.no_grad():
-        rounded = relative(trial(tangent_pass)[1], exact)
+        rounded = ranks.largest("the check of the rounding", relative(trial(tangent_pass)[1], exact))
     kind = "tf32" if trial.student.network.autocast is None else recipe.train.precision
     if not rounded <= ROUNDED:
         raise UserError(
@@ -208,30 +213,41 @@ def _cheapest(
     few = trial.first(min(2, micro) if settings.compile == "off" else micro)  # a compiled pass is made for one number
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
     allowed = SAME[trial.student.network.autocast]
-    expected = few.gradient(two)
-    try:
-        measured = few.gradient(one)
-    except Exception as error:  # whatever an operator, or the compiler, does not like about a pair
-        if out_of_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {one_line(error)}"
-    else:
-        differences = {
-            "F": relative(measured[0], expected[0]),
-            "the tangent": relative(measured[1], expected[1]),
-            "the gradient": _gradient_difference(measured[2], expected[2]),
-        }
-        wrong = [f"{name} is off by {value:.1e}" for name, value in differences.items() if not value <= allowed]
-        if not any_rank(bool(wrong), few.x.device):
-            return one, ""
-        wrong = wrong or ["another process found it off"]
-        reason = ", ".join(wrong)
+    reason = _wrong(few, one, few.gradient(two), allowed)
+    if not reason:
+        return one, ""
     if settings.compile != "off":
         raise UserError(
             f"The compiled pass (train.compile={settings.compile}) is not the eager one: {reason}.",
             "Set train.compile=off.",
         )
     return two, f"; one pass would not do ({reason})"
+
+
+def _wrong(few: Trial, one: OnePass, expected: tuple[Tensor, Tensor, list[Tensor]], allowed: float) -> str:
+    """What is wrong with one pass, by what two passes gave; empty where nothing is. The same on all processes.
+
+    A process that fails where parameters are shared out leaves a collective in which the others wait, unless they fail
+    alike: those that do not are waited for, for a time, and then all end.
+    """
+    what, measured, reason = "the trial of one pass", None, ""
+    try:
+        measured = few.gradient(one)
+    except Exception as error:  # whatever an operator, or the compiler, does not like about a pair
+        if out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {one_line(error)}"
+    hangs = reason and isinstance(few.wrapped, FSDPModule)
+    reasons = ranks.exchange(what, reason, ranks.PATIENCE if hangs else None)
+    if not any(reasons) and measured:
+        differences = {
+            "F": relative(measured[0], expected[0]),
+            "the tangent": relative(measured[1], expected[1]),
+            "the gradient": _gradient_difference(measured[2], expected[2]),
+        }
+        wrong = [f"{name} is off by {value:.1e}" for name, value in differences.items() if not value <= allowed]
+        reasons = ranks.exchange("the comparison of one pass with two", ", ".join(wrong))
+    return next(filter(None, reasons), "")
 
 
 def _gradient_difference(a: list[Tensor], b: list[Tensor]) -> float:

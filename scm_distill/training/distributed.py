@@ -28,7 +28,7 @@ from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
 
-WAIT = timedelta(days=2)  # that the other processes wait for the first one, while it draws or encodes the data
+WAIT = timedelta(minutes=30)  # for the others in a collective; for what takes longer they wait by `ranks`
 
 
 def accelerator_for(recipe: config.Recipe) -> Accelerator:
@@ -186,6 +186,11 @@ def accumulating(accelerator: Accelerator, wrapped: nn.Module, *, last: bool) ->
     return nullcontext() if last else accelerator.no_sync(wrapped)
 
 
+def without_exchange(wrapped: nn.Module) -> AbstractContextManager[Any]:
+    """Around a forward and backward whose gradients stay in this process, where DDP would average them."""
+    return wrapped.no_sync() if isinstance(wrapped, nn.parallel.DistributedDataParallel) else nullcontext()
+
+
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients to a norm of at most `limit`; the norm they had, without waiting for the device."""
     total = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
@@ -196,15 +201,6 @@ def min_over_ranks(accelerator: Accelerator, value: Tensor) -> Tensor:
     """The smallest of the values (1,) of all processes; on the host its share of each."""
     everywhere: Tensor = accelerator.gather(value)
     return everywhere.min() // (1 if accelerator.device.type == "cuda" else accelerator.num_processes)
-
-
-def any_rank(found: bool, device: torch.device) -> bool:  # noqa: FBT001
-    """Whether any process has found it; a collective, so that all go the same way."""
-    if not torch.distributed.is_initialized():
-        return found
-    flag = torch.tensor(float(found), device=device)
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag)
 
 
 def gather_tensor(x: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from scm_distill import config, teachers
+from scm_distill import config, ranks, teachers
 from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.data import Data, media
 from scm_distill.data.pictures import picture, to_images
@@ -71,9 +70,7 @@ class TrainingData:
         return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
 
 
-def prepare(
-    recipe: config.Recipe, loaded: LoadedTeacher, out: Path, accelerator: Accelerator, report: Reporter
-) -> TrainingData:
+def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Reporter) -> TrainingData:
     """The training data of a run in the folder `out`. Raises UserError.
 
     For a latent teacher the main process records the conditions, and draws or encodes the latents, unless `out` holds
@@ -86,7 +83,7 @@ def prepare(
         return TrainingData(source.images, Conditioning(teacher, None, recipe.guidance), None, [])
     guided = teacher.rule is not None and recipe.guidance.scale is not None
     identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
-    with accelerator.main_process_first():
+    with ranks.first("recording the conditions"):
         report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(
             reading, source.prompts, out / CONDITIONS, guided=guided, negative=recipe.guidance.negative_prompt,
@@ -98,7 +95,7 @@ def prepare(
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
-    with accelerator.main_process_first():
+    with ranks.first("drawing or encoding the latents"):
         if path.is_file() and not is_tensors(path):
             report.say(f"{FILE} is damaged: it is made again")
         if not _made_with(path, key):

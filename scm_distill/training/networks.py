@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scm_distill import config, teachers
+from scm_distill import config, ranks, teachers
 from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
@@ -137,6 +137,7 @@ def smooth(loaded: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: co
         report.say("time smoothing: none, since no layer of this network reads sinusoids of its time")
         return 0.0
     width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if wanted == "auto" else wanted
+    (width,) = ranks.of_first("choosing the low-pass", width)  # rounding may differ between kinds of GPU
     changed = low_pass.change(F, x_t, t, cond, width)
     before = _derivative_norm(F, x_t, t, cond)
     low_pass.set_width(F.net, width)

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
 from scm_distill.maths.trigflow import diffuse
@@ -69,7 +69,7 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % LOSS_EVERY == 0 or step + 1 == total:
-            value = float(total_loss)
+            value = ranks.largest("the pre-fit", float(total_loss))
             if not math.isfinite(value):
                 raise UserError(f"The pre-fit loss is {value} at step {step}.", "Lower adapt.prefit_lr.", code=1)
             report.advance(step + 1, {"loss": value})

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill.artifacts.layout import CHECKPOINTS
-from scm_distill.artifacts.run_records import EvaluationLine
+from scm_distill.artifacts.run_records import Endpoints, EvaluationLine
 from scm_distill.errors import UserError
 from scm_distill.models.network import Network
 from scm_distill.objectives.scm import Objective
@@ -124,10 +124,12 @@ class Run:
         setup, recipe, comparison = self.setup, self.setup.recipe, self.setup.comparison
         with setup.state.ema.on(setup.device) as average:
             student, (one, two) = comparison.measure(average.network)
+        student = _of_first(student)
         teacher = comparison.teacher
         self.records.write(EvaluationLine(step=self.step, student=student, teacher=teacher))
         if self.records.main:
             self.records.preview(self.step, [setup.data.pictures(x) for x in (comparison.endpoint, two, one)])
+        ranks.exchange("the preview")
         setup.report.say(
             f"step {self.step}: distance to the teacher's endpoints, student (undistilled teacher): "
             f"1 step {student.one_step:.3g} ({teacher.one_step:.3g}), "
@@ -158,6 +160,13 @@ class Run:
         state = checkpoint.state_at(self.step, setup.smooth_time, setup.start, setup.recipe)
         folder, keep = setup.out / CHECKPOINTS, setup.recipe.train.keep_checkpoints
         return checkpoint.save(setup.accelerator, folder, setup.state, state, keep)
+
+
+def _of_first(figures: Endpoints) -> Endpoints:
+    """The figures of the first process, by which all go on or stop."""
+    one = (figures.rmse, figures.one_step, figures.two_steps)
+    rmse, one_step, two_steps = ranks.of_first("comparing student and teacher", *one)
+    return Endpoints(rmse=rmse, one_step=one_step, two_steps=two_steps)
 
 
 def moved(now: Sequence[float], start: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scm_distill import config
+from scm_distill import config, ranks
 from scm_distill.artifacts.run_records import CheckpointState
 from scm_distill.autodiff.derivatives import Derivative, Memory
 from scm_distill.maths.cond import Cond, on_device
@@ -101,9 +101,12 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     source.check_paths(recipe)
     accelerator = distributed.accelerator_for(recipe)
 
-    loaded = load_teacher(recipe, accelerator, report)
-    data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
-    network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
+    with ranks.together("loading the teacher"):
+        loaded = load_teacher(recipe, accelerator, report)
+    with ranks.together("preparing the data"):
+        data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
+    with ranks.together("adapting the teacher"):
+        network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
         report.say(f"resumed {resume} at step {saved.step}")
@@ -136,7 +139,7 @@ def gather_data(
 ) -> tuple[TrainingData, BatchSource, Probe]:
     """Stage 2: conditions recorded and latents on disk, the batches made of them, and a probe of both."""
     settings, objective, device = recipe.train, recipe.objective, accelerator.device
-    data = prepare(recipe, loaded, out, accelerator, report)
+    data = prepare(recipe, loaded, out, report)
     report.say(f"data: {len(data.samples):,} samples")
     draws = Draws(
         seed=settings.seed, shape=loaded.teacher.sample_shape, batch=settings.batch_size,
@@ -216,7 +219,8 @@ def place(
     F_teacher = loaded.F_teacher.with_chunk(chunk)
     student = Student(network.with_chunk(chunk), adaptive=recipe.objective.weighting == "adaptive")
     with out_of_memory.explained(planner, recipe, memory, lambda: resume):
-        teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
+        with ranks.together("narrowing the teacher"):
+            teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
         spread = distributed.place(accelerator, student, F_teacher, recipe, *probe, report)
         if "teacher" in recipe.train.offload:
             teacher_weights.offload(F_teacher, device, report)

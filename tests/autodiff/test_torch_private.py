@@ -20,6 +20,7 @@ NAMES = (
     "torch._subclasses.fake_tensor.FakeTensor",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch._subclasses.fake_tensor.unset_fake_temporarily",
+    "torch.distributed.distributed_c10d._get_default_store",
     "torch.Tensor._make_wrapper_subclass",
     "torch.UntypedStorage._cdata",
     "torch.cuda._sleep",

@@ -3,11 +3,11 @@
 python tests/benchmarks/step.py --out tests/benchmarks/step_cpu.json                                small, any machine
 python tests/benchmarks/step.py --size real --precision bf16 --out tests/benchmarks/step_gpu.json   one GPU
 
-Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, AdamW and EMA. Times are multiples
-of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher and
-optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp with
-math attention. On a GPU there are milliseconds too: `host` until the last kernel is launched, `device` between CUDA
-events, `busy` the sum of the kernels' own times by the profiler, which counts them.
+Random weights. A step is the teacher's forward, the loss of Algorithm 1, backward, clipping, AdamW and EMA. Times are
+multiples of one forward of the same network, the fastest of interleaved rounds; the student's part is without teacher
+and optimizer; FLOPs are torch's own count; memory is the peak above what lay there before. `plain` is torch.func.jvp
+with math attention. On a GPU there are milliseconds too: `host` until the last kernel is launched, `device` between
+CUDA events, `busy` the sum of the kernels' own times by the profiler, which counts them.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from scm_distill.models.ema import PowerEMA
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.objectives.scm import Objective
+from scm_distill.training.distributed import clip
 from scm_distill.training.optimizer import build
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -102,6 +103,7 @@ class Bench:
 
     def _end(self, loss: Tensor) -> None:
         loss.backward()
+        clip(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.student, 2)

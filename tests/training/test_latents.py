@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import save_file
 from teachers.conftest import TeacherOf
@@ -106,7 +105,7 @@ def go(tmp_path: Path, teacher_of: TeacherOf) -> Go:
             overrides,
         )
         parts = networks.load_teacher(recipe, teacher=teacher or teacher_of(name, **recipe.teacher.call))
-        return latent_files.prepare(recipe, parts, tmp_path / "run", Accelerator(cpu=True), Silent())
+        return latent_files.prepare(recipe, parts, tmp_path / "run", Silent())
 
     return prepared
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from accelerate import Accelerator
 from diffusers import AutoencoderOobleck, DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -222,7 +221,7 @@ def prepare(recipe: Path, out: Path, *overrides: str) -> dict[str, torch.Tensor]
     """The latents of a run that has not begun yet."""
     settings = config.read(str(recipe), overrides)
     out.mkdir(exist_ok=True)
-    latent_files.prepare(settings, networks.load_teacher(settings), out, Accelerator(cpu=True), Silent())
+    latent_files.prepare(settings, networks.load_teacher(settings), out, Silent())
     return load_file(out / latent_files.FILE)
 
 
