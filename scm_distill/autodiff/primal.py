@@ -72,7 +72,7 @@ def _aligned(x: Tensor) -> Tensor:
     unit = 16 // x.element_size()
     starts = [n for n, size in zip(x.stride()[:-1], x.shape, strict=False) if size > 1]
     if not torch.compiler.is_compiling():  # it cannot ask for the offset, and aligns what it makes
-        starts.append(x.storage_offset())
+        starts.append(int(x.storage_offset()))
     return x if x.stride(-1) == 1 and all(n % unit == 0 for n in starts) else x.contiguous()
 
 
