@@ -90,7 +90,7 @@ class Run:
         for i, batch in enumerate(batches):
             x_0, z, t, cond = to_device(batch, accelerator.device)
             with distributed.accumulating(accelerator, wrapped, last=i == len(batches) - 1):
-                loss = objective(student, setup.loaded.F_teacher, x_0, z, t, cond, self.step)
+                loss = objective(student, setup.velocity, x_0, z, t, cond, self.step)
                 (loss.total / len(batches)).backward()
             losses.append(replace(loss, total=loss.total.detach()))
         grad_norm = distributed.clip(
