@@ -32,12 +32,11 @@ def _parameters(module: nn.Module) -> Hashable:
     return _PARAMETERS[module]
 
 
-def _leaf(x: Any) -> Hashable:
+def _leaf(x: Any) -> Any:
     """What compiled code depends on in an argument."""
     if isinstance(x, Tensor):
         return (x.shape, x.stride(), x.dtype, x.device, x.requires_grad)
-    known: Hashable = x if isinstance(x, int | float | str | bool | None) else type(x)
-    return known
+    return x if isinstance(x, int | float | str | bool | None) else type(x)
 
 
 def kind(forward: Callable[..., Any], leaves: Sequence[Any], tangents: Sequence[Any], spec: Any) -> Hashable:
