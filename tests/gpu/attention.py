@@ -44,7 +44,21 @@ def tests(notes: Notes) -> None:
     """The kernel's tests on CUDA."""
     notes.needs_gpu("the tests skip themselves without one")
     file = "tests/autodiff/test_flash_gpu.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", str(WORKERS), "-m", "gpu", file, "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        str(WORKERS),
+        "-m",
+        "gpu",
+        file,
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ.copy())
     print(done.stdout, done.stderr)
     counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", done.stdout)}

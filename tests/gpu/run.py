@@ -11,6 +11,7 @@ DIR/log.txt what each printed. The exit code is 1 if any stage failed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "triton", "diffusers", "transformers", "accelerate")
 ROOM = 5.0  # seconds: with less left of all, no stage is started
 GRACE = 3.0  # seconds between asking a stage to end and killing it
+RUNNING: set[int] = set()  # process groups
 
 
 def versions() -> dict[str, str]:
@@ -79,12 +81,18 @@ class Runner:
 
     def run(self, stages: Sequence[Stage], jobs: int) -> None:
         """All of them: those that are not timed `jobs` at a time, then the others."""
-        # Threads that wait for processes.
-        with ThreadPoolExecutor(jobs) as pool:
+        pool = ThreadPoolExecutor(jobs)  # of threads that wait for processes
+        try:
             list(pool.map(self.one, [stage for stage in stages if not stage.alone]))
-        for stage in stages:
-            if stage.alone:
-                self.one(stage)
+            for stage in stages:
+                if stage.alone:
+                    self.one(stage)
+        except BaseException:  # a Ctrl-C reaches this process only
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in list(RUNNING):
+                kill(group, signal.SIGKILL)
+            raise
+        pool.shutdown()
 
     def one(self, stage: Stage) -> None:
         """Run a stage; its line is written, whatever becomes of it."""
@@ -138,20 +146,24 @@ def ended(command: Sequence[str], limit: float, log: Any, environment: Mapping[s
         command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment),
         start_new_session=True,
     )  # fmt: skip
+    RUNNING.add(process.pid)
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
+        kill(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         return None
     finally:
-        for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
-            try:
-                os.killpg(process.pid, number)  # its group: also the children of one that ended
-            except ProcessLookupError:
-                break
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
+        kill(process.pid, signal.SIGKILL)
+        process.wait()
+        RUNNING.discard(process.pid)
+
+
+def kill(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process and its children, where there are any left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def row(line: Mapping[str, Any]) -> str:
