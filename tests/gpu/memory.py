@@ -36,7 +36,8 @@ def recipe(notes: Notes, **changes: Any) -> Any:
     n = 8 if notes.toy else 128
     settings = {
         **SHORT, "teacher.repo": str(folder if folder.exists() else teacher(folder, toy=notes.toy)),
-        "train.batch_size": n, "train.steps": 3, "train.evaluate_every": 3, "train.evaluate_samples": n,
+        "train.batch_size": n, "objective.tangent": "jvp",
+        "train.steps": 3, "train.evaluate_every": 3, "train.evaluate_samples": n,
     }  # fmt: skip
     return read_recipe("digits", {**settings, **changes})
 
@@ -55,7 +56,6 @@ def trained(made: Any, name: str, notes: Notes) -> Any:
 
 def plan(notes: Notes) -> None:
     """The largest reserved memory of three steps beside the plan of the same run."""
-    notes.needs_cuda("max_memory_reserved")
     runs: dict[str, dict[str, Any]] = {
         "fp32": {"train.precision": "fp32", "train.memory": "fast"},
         "bf16": {"train.precision": "bf16", "train.memory": "fast"},
@@ -84,7 +84,6 @@ def plan(notes: Notes) -> None:
 
 def out_of_memory(notes: Notes) -> None:
     """Under a cap below what the run needs, one UserError names the settings that would help."""
-    notes.needs_cuda("set_per_process_memory_fraction")
     from scm_distill import UserError, train
 
     trained(recipe(notes, **{"train.memory": "fast"}), "whole", notes)

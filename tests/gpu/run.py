@@ -96,6 +96,9 @@ class Runner:
 
     def one(self, stage: Stage) -> None:
         """Run a stage; its line is written, whatever becomes of it."""
+        if not stage.runs_on(self.device):
+            self._write(stage, {"failures": []}, 0.0, "", f"needs {stage.needs}, this is {self.device}")
+            return
         left = self.seconds - (time.monotonic() - self._begin)
         if left < ROOM:
             self._write(stage, {"failures": [f"not started: the {self.seconds:.0f} s for all are over"]}, 0.0, "")
@@ -122,10 +125,10 @@ class Runner:
         one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
         return {**os.environ, **offline, **one_gpu, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    def _write(self, stage: Stage, found: Mapping[str, Any], seconds: float, log: str) -> None:
+    def _write(self, stage: Stage, found: Mapping[str, Any], seconds: float, log: str, skipped: str = "") -> None:
         """Append the stage's line and log, and say how it went."""
-        failures, skipped = found["failures"], found.get("skipped")
-        ok = None if skipped and not failures else not failures
+        failures = found["failures"]
+        ok = None if skipped else not failures
         line = {
             "stage": stage.name, "ok": ok, "seconds": round(seconds, 1), "failures": failures, "skipped": skipped,
             "figures": found.get("figures", {}), "toy": self.toy, **found.get("facts", {}), **self.common,
