@@ -41,6 +41,7 @@ class Convention:
     narrow: tuple[int, ...] | None = None  # the extent of the prediction in a larger output, by dimension
     sign: float = 1.0
     scale_of: tuple[str, Callable[[Tensor], Tensor]] | None = None  # the argument that the guidance scale goes to
+    known: Tensor | None = None  # the times (B,) of the calls to come, on the host: see Network.knowing
 
     @property
     def batchable(self) -> bool:
