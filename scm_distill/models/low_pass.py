@@ -42,7 +42,9 @@ class Filtered(nn.Linear):
     def tune(self, width: float) -> None:
         """Set the width in steps."""
         self.width = float(width)
-        self.low_pass = self.factors.to(self.weight.device)
+        self.low_pass = self.factors.to(
+            getattr(self, "low_pass", self.weight).device
+        )  # an offloaded weight is not there
 
     @property
     def factors(self) -> Tensor:
