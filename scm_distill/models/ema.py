@@ -33,12 +33,22 @@ class PowerEMA(Generic[Module]):
 
     `std` is the EMA's width as a share of the training time (sCM paper: 0.05). It is kept on `device` (default: the
     module's), to which every update copies the parameters. With `shared`, frozen parameters are not copied: they are
-    the module's own.
+    the module's own. With `views` none is copied: they are views of the module's, for both to be shared out from.
     """
 
-    def __init__(self, module: Module, std: float, device: torch.device | None = None, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        module: Module,
+        std: float,
+        device: torch.device | None = None,
+        *,
+        shared: bool = False,
+        views: bool = False,
+    ) -> None:
         self.gamma = gamma_of(std)
         kept: dict[int, Any] = {id(p): p for p in module.parameters() if shared and not p.requires_grad}
+        if views:
+            kept = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
         self.module: Module = copy.deepcopy(module, kept).float().requires_grad_(False).to(device)
 
     @torch.no_grad()
