@@ -15,15 +15,21 @@ import torch
 from torch import Tensor
 
 from scm_distill.autodiff.flash_tiles import Tile, tiles
+from scm_distill.autodiff.torch_private import cuda_sleep
 from scm_distill.progress import Reporter
 
 INTERPRETER = Tile(32, 16, 4, 1)
 RUNS = 5  # of a tile, to be timed
+STRIDES = 16  # arguments before the strides: ten tensors, two factors, four sizes for which Triton compiles nothing
 
 
 def kernel() -> Any:
     """The module `flash_kernel`. Raises ImportError without Triton."""
     return importlib.import_module("scm_distill.autodiff.flash_kernel")
+
+
+def _dtype(x: Any) -> torch.dtype:
+    return x.dtype if isinstance(x, Tensor) else x
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,12 @@ class Call:
     @property
     def dtype(self) -> torch.dtype:
         """Of the query."""
-        first = self.args[0]
-        return first.dtype if isinstance(first, Tensor) else first
+        return _dtype(self.args[0])
 
     def variant(self) -> tuple[Any, ...]:
-        """What the compiled kernel depends on, beside the tile: dtypes, flags, and what Triton asks of an integer."""
-        numbers = (x if not isinstance(x, int) or x == 1 else x % 16 == 0 for x in self.without_tensors().args)
-        return (*(x for x in numbers if not isinstance(x, float)), *self.flags.items())
+        """What the compiled kernel depends on, beside the tile: dtypes, flags, and what Triton asks of a stride."""
+        strides = (n if n == 1 else n % 16 == 0 for n in self.args[STRIDES:])
+        return (self.dtype, _dtype(self.args[6]), *self.flags.values(), *strides)
 
     def without_tensors(self) -> "Call":
         """The same, which keeps no memory."""
@@ -116,6 +121,7 @@ def _fastest(call: Call, choice: Sequence[Tile]) -> Tile:
 def _milliseconds(call: Call, tile: Tile) -> float:
     _start(call, tile)  # compiled and loaded
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    cuda_sleep(2_000_000)  # a millisecond in which the host gets ahead
     begin.record()
     for _ in range(RUNS):
         _start(call, tile)
@@ -142,9 +148,10 @@ def compile_all(calls: Sequence[Call], report: Reporter) -> int:
             except kernel().UNFIT:
                 return
 
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this process
     report.begin("compile attention", len(jobs))
     try:
-        with ThreadPoolExecutor(max(1, min(len(jobs), os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(max(1, min(len(jobs), cores))) as pool:
             for done, future in enumerate(as_completed([pool.submit(compiled, *job) for job in jobs]), 1):
                 future.result()
                 report.advance(done)

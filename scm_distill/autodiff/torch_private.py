@@ -65,6 +65,9 @@ flash_attention: Any = torch.ops.aten._scaled_dot_product_flash_attention
 efficient_attention: Any = torch.ops.aten._scaled_dot_product_efficient_attention
 """(O, logsumexp, ...) of fused attention on CUDA, in float32 too, with a mask that is added; with a backward."""
 
+cuda_sleep: Any = torch.cuda._sleep
+"""Keeps the current stream busy for a number of cycles."""
+
 
 def storage_id(x: torch.Tensor) -> int:
     """A number that tensors share exactly while they share their storage; fake tensors have one too."""

@@ -37,16 +37,12 @@ class Filtered(nn.Linear):
 
     frequencies: Tensor  # (in_features,), radians per step
     width: float  # steps
-    low_pass: Tensor  # `factors` on the device of the weight
+    low_pass: Tensor  # `factors` on the device of the last input; no buffer: offloading keeps copies of those
 
-    @torch.no_grad()
     def tune(self, width: float) -> None:
-        """Set the width in steps. The buffer stays the same tensor, by which diffusers' offloading finds it."""
+        """Set the width in steps."""
         self.width = float(width)
-        if "low_pass" in self._buffers:
-            self.low_pass.copy_(self.factors)
-        else:
-            self.register_buffer("low_pass", self.factors.to(self.weight.device), persistent=False)
+        self.low_pass = self.factors.to(self.weight.device)
 
     @property
     def factors(self) -> Tensor:
@@ -59,6 +55,8 @@ class Filtered(nn.Linear):
         with torch.autocast(input.device.type, enabled=False):
             x = input.to(dtype)
             if self.width != 0:
+                if self.low_pass.device != x.device:  # the layer was moved
+                    self.low_pass = self.low_pass.to(x.device)
                 x = x * self.low_pass.to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
             return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)

@@ -134,6 +134,7 @@ class TrainState:
 
     def __init__(self, student: Student, optimizer: torch.optim.Optimizer, ema: PowerEMA[Any]) -> None:
         self.student, self.optimizer, self.ema = student, optimizer, ema
+        optimizer.register_step_pre_hook(lambda *_: ema.hold())
 
     def sums(self) -> list[float]:
         """The float64 sum of every parameter that is trained, which shows whether a single entry of it moved.

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad as fwAD
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from scm_distill.autodiff import flash
+from scm_distill.autodiff import flash, flash_launch
 
 KERNEL = "scm_distill.autodiff.flash_kernel"
 B, H, N, M, D = 2, 2, 37, 21, 16
@@ -94,7 +94,7 @@ def cross(d: int = D, e: int | None = None, dtype: torch.dtype = torch.float32, 
 
 
 @pytest.mark.parametrize(
-    ("d", "e"), [(64, 64), (40, 72), *wide((8, 8), (32, 32), (40, 40), (72, 72), (128, 128), (24, 8))]
+    ("d", "e"), [(64, 64), (40, 72), *wide((8, 8), (32, 32), (40, 40), (72, 72), (128, 128), (24, 8), (160, 80))]
 )
 def test_head_dimensions(d: int, e: int) -> None:
     check(cross(d, e))
@@ -110,12 +110,43 @@ def test_the_widest_head() -> None:
 )
 def test_any_two_lengths(n: int, m: int) -> None:
     shapes = ((1, 1, n, 16), (1, 1, m, 16), (1, 1, m, 16))
-    q, k, v, dq, dk, dv = draws(*shapes, *shapes)
-    if m == 1:  # P = 1: dO = dV, all else cancels
-        _, dO = flash.output_and_tangent(q, k, v, dq, dk, dv, mask=None, causal=False, scale=0.3)
-        assert torch.allclose(dO, dv.expand(1, 1, n, 16), atol=1e-6)
-    else:
-        check([q, k, v, dq, dk, dv])
+    tensors = draws(*shapes, *shapes)
+    if m > 1:
+        check(tensors)
+    else:  # P = 1: dO = dV, all else cancels
+        known = tensors[2].expand(1, 1, n, 16), logsumexp(tensors, None, False, 0.3)
+        rest: Any = {"mask": None, "causal": False, "scale": 0.3}
+        for dO in (flash.output_and_tangent(*tensors, **rest)[1], flash.tangent(*tensors, *known, **rest)):
+            assert torch.allclose(dO, tensors[-1].expand(1, 1, n, 16), atol=1e-6)
+
+
+def masked(kind: str, n: int, m: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """The settings of a call: a mask whose rows all see the first key, or causal."""
+    mask = draws((1, 2, n, m), dtype=dtype, seed=3)[0]
+    mask[..., 0] = 0
+    masks = {"boolean": mask > -0.6, "added": mask.masked_fill(mask > 1, float("-inf"))}
+    return {"mask": masks.get(kind), "causal": kind == "causal"}
+
+
+SWEEP = [
+    *((n, m, 64) for n, m in ((1, 129), (31, 33), (64, 16), (127, 128), (129, 129), (33, 4097))),
+    *((33, 65, d) for d in (40, 48, 72, 80, 88, 96, 128, 160, 256)),
+]
+
+
+@pytest.mark.parametrize("kind", ["none", "boolean", "added", "causal"])
+@pytest.mark.parametrize(("n", "m", "d"), [(17, 33, 80), *wide(*SWEEP)])
+def test_lengths_head_dimensions_and_masks_together(n: int, m: int, d: int, kind: str) -> None:
+    shapes = ((1, 2, n, d), (1, 2, m, d), (1, 2, m, d))
+    check(draws(*shapes, *shapes), **masked(kind, n, m), scale=d**-0.5, tol=2e-6)
+
+
+@pytest.mark.parametrize("m", [64, *wide(4097)])
+def test_small_probabilities_in_float16(m: int) -> None:
+    """P of 1 / m is not normal in float16 where m is large, nor is its product with a small dS."""
+    shapes = ((1, 1, 16, 32), (1, 1, m, 32), (1, 1, m, 32))
+    q, k, v, dq, dk, dv = draws(*shapes, *shapes, dtype=torch.float16)
+    check([q, k, v, dq / 64, dk / 64, dv], scale=0.01, tol=6e-4)
 
 
 MASKS = {
@@ -303,6 +334,31 @@ def test_the_compiler_traces_it_whole(known: bool) -> None:
     with torch.no_grad():
         compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
         assert torch.equal(compiled(*tensors), f(*tensors))
+
+
+def test_recording_launches_nothing_and_keeps_no_memory() -> None:
+    tensors = cross(72)
+    known, settings = (torch.ones(B, H, N, 72), torch.zeros(B, H, N)), {"mask": None, "causal": False, "scale": 0.3}
+    with flash_launch.recording() as calls:
+        both = flash.output_and_tangent(*tensors, **settings)
+        alone = flash.tangent(*tensors[:5], None, *known, **settings)
+    assert not any(x.any() for x in (*both, alone))
+    fused, tangent = calls
+    assert [call.flags["FUSED"] for call in calls] == [True, False]
+    assert not tangent.flags["HAS_DV"]
+    assert (tangent.flags["D0"], tangent.flags["D1"], fused.flags["D0"]) == (64, 16, 128)
+    assert not any(isinstance(x, torch.Tensor) for call in calls for x in call.args)
+    assert flash.tangent(*tensors, *known, **settings).any()  # afterwards it is launched again
+
+
+def test_a_variant_is_what_triton_compiles_for() -> None:
+    """Other lengths are the same kernel; another stride that 16 does not divide, or another flag, is not."""
+    settings: Any = {"mask": None, "causal": False, "scale": 0.3}
+    with flash_launch.recording() as calls:
+        for n, width, causal in ((32, 16, False), (64, 16, False), (64, 16, True), (64, 17, False)):
+            x = torch.zeros(1, 2, n, width)[..., :16]
+            flash.output_and_tangent(*(x,) * 6, **{**settings, "causal": causal})
+    assert [call.variant() == calls[0].variant() for call in calls] == [True, True, False, False]
 
 
 def test_the_operators_are_registered_soundly() -> None:

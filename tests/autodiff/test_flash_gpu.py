@@ -7,13 +7,23 @@ import torch
 from torch.autograd import forward_ad as fwAD
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scm_distill.autodiff import flash
+from scm_distill.autodiff import flash, flash_launch, primal
+from scm_distill.autodiff.forward_ad import TangentMode
+from scm_distill.progress import Silent
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("tf32"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
     pytest.mark.filterwarnings("ignore::UserWarning:triton"),
 ]
+
+
+@pytest.fixture
+def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 products in TF32, so that they take the kernel."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+
 
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2, torch.float32: 5e-3}  # float32: in TF32
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
@@ -48,26 +58,39 @@ def error(mine: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((mine.double() - theirs).norm() / theirs.norm())
 
 
+def derived(
+    tensors: list[Any], mask: Any, causal: bool, scale: float, graph: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """O and dO as the student's pass computes them: by whatever `flash.source` chooses."""
+    q, k, v = (x.detach().requires_grad_(graph) for x in tensors[:3])
+    with fwAD.dual_level(), TangentMode(), torch.set_grad_enabled(graph):
+        duals = (x if d is None else fwAD.make_dual(x, d) for x, d in zip((q, k, v), tensors[3:], strict=True))
+        settings: Any = {"attn_mask": mask, "is_causal": causal, "scale": scale, "enable_gqa": k.shape[1] != q.shape[1]}
+        o, do = fwAD.unpack_dual(torch.nn.functional.scaled_dot_product_attention(*duals, **settings))
+        assert o.requires_grad == graph
+        return o.detach().clone(), do.detach().clone()
+
+
 def check(tensors: list[Any], *, mask: Any = None, causal: bool = False) -> None:
-    """Both modes of the kernel: O and dO together, and dO where O is known."""
-    q, v = tensors[0], tensors[2]
+    """O and dO by the kernel alone, and by PyTorch's operator and the kernel, with a reverse graph and without."""
+    q, k, v = tensors[:3]
     scale = q.shape[-1] ** -0.5
-    assert flash.available(q, v, tf32=True)
-    rest = {"mask": mask, "causal": causal, "scale": scale, "tf32": True}
+    assert flash.source(q, k, v, masked=mask is not None, causal=causal, tf32=True, graph=True) != "chunks"
     o, do = reference(tensors, mask, causal, scale)
-    mine, d_mine = flash.attention_with_tangent(*tensors, **rest)
-    _, d_alone = flash.attention_with_tangent(*tensors, o.to(q.dtype), **rest)
-    assert mine.dtype == d_mine.dtype == d_alone.dtype == q.dtype
-    errors = error(mine, o), error(d_mine, do), error(d_alone, do)
-    assert max(errors) < TOLERANCE[q.dtype], errors
+    alone = flash.output_and_tangent(*tensors, mask=mask, causal=causal, scale=scale, tf32=True)
+    for mine, d_mine in (alone, derived(tensors, mask, causal, scale), derived(tensors, mask, causal, scale, True)):
+        assert mine.dtype == d_mine.dtype == q.dtype
+        errors = error(mine, o), error(d_mine, do)
+        assert max(errors) < TOLERANCE[q.dtype], errors
 
 
 @DTYPES
 @pytest.mark.parametrize("d", [32, 40, 64, 72, 128, 160, 256])
 @pytest.mark.parametrize("e", [64, None])
 def test_head_dimensions(d: int, e: int | None, dtype: torch.dtype) -> None:
-    if dtype == torch.float32 and d > flash.WIDEST_TF32:
-        assert not flash.available(torch.empty(1, 1, 1, d, device="cuda"), tf32=True)
+    if dtype == torch.float32 and d > primal.WIDEST_TF32:
+        q = torch.empty(1, 1, 1, d, device="cuda")
+        assert flash.source(q, q, q, tf32=True, graph=False) == "chunks"
     else:
         check(six(d, e, dtype=dtype))
 
@@ -77,8 +100,11 @@ def test_head_dimensions(d: int, e: int | None, dtype: torch.dtype) -> None:
 def test_any_two_lengths(n: int, m: int, dtype: torch.dtype) -> None:
     tensors = six(64, dtype=dtype, n=n, m=m)
     if m == 1:  # P = 1: dO = dV, all else cancels
-        _, do = flash.attention_with_tangent(*tensors, mask=None, causal=False, scale=0.125, tf32=True)
-        assert torch.allclose(do.float(), tensors[-1].float().expand(-1, -1, n, -1), atol=2e-2)
+        for _, do in (
+            flash.output_and_tangent(*tensors, mask=None, causal=False, scale=0.125, tf32=True),
+            derived(tensors, None, False, 0.125),
+        ):
+            assert torch.allclose(do.float(), tensors[-1].float().expand(-1, -1, n, -1), atol=2e-2)
     else:
         check(tensors)
 
@@ -98,7 +124,8 @@ def test_rows_that_see_nothing_are_zero(dtype: torch.dtype) -> None:
     mask = torch.ones(333, 77, dtype=torch.bool, device="cuda")
     mask[5] = False
     tensors = six(64, dtype=dtype, m=77)
-    for x in flash.attention_with_tangent(*tensors, mask=mask, causal=False, scale=0.1, tf32=True):
+    alone = flash.output_and_tangent(*tensors, mask=mask, causal=False, scale=0.1, tf32=True)
+    for x in (*alone, *derived(tensors, mask, False, 0.1)):
         assert not x[:, :, 5].any()
         assert torch.isfinite(x).all()
 
@@ -142,22 +169,71 @@ def test_many_heads() -> None:
 
 
 def test_float32_is_exact_only_without_the_kernel() -> None:
-    assert not flash.available(torch.empty(1, 1, 4, 64, device="cuda"))
+    q = torch.empty(1, 1, 4, 64, device="cuda")
+    assert flash.source(q, q, q, graph=False) == "chunks"
+
+
+OPERATORS = {  # d, keys, m, mask, causal: what gives O in half precision
+    (64, 4, 333, False, False): "flash",
+    (64, 2, 77, False, False): "flash",
+    (64, 4, 333, False, True): "flash",
+    (64, 4, 77, True, False): "efficient",
+    (64, 4, 77, False, True): "kernel",
+    (64, 2, 77, True, False): "kernel",
+    (36, 4, 77, False, False): "kernel",
+}
+
+
+@pytest.mark.parametrize("case", OPERATORS, ids=str)
+def test_the_operator_takes_what_it_is_chosen_for(case: tuple[Any, ...]) -> None:
+    d, keys, m, masked, causal = case
+    tensors = six(d, dtype=torch.bfloat16, keys=keys, m=m)
+    settings: Any = {"masked": masked, "causal": causal, "graph": True}
+    assert flash.source(*tensors[:3], **settings) == OPERATORS[case]
+    check(tensors, mask=torch.rand(2, 1, 1, m, device="cuda") > 0.3 if masked else None, causal=causal)
 
 
 @DTYPES
-@pytest.mark.parametrize("given", [False, True])
-def test_the_compiler_traces_it_whole(given: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("m", [333, 77])
+def test_the_logsumexp_is_that_of_the_rows(m: int, masked: bool, dtype: torch.dtype) -> None:
+    tensors = six(64, dtype=dtype, m=m)
+    q, k, v = tensors[:3]
+    by = flash.source(q, k, v, masked=masked, tf32=True, graph=False)
+    mask = primal.additive(torch.rand(2, 1, 1, m, device="cuda") > 0.3, dtype, m) if masked else None
+    _, lse = primal.output(by, q, k, v, mask, causal=False, scale=0.125)
+    S = 0.125 * q.double() @ k.double().mT
+    expected = (S if mask is None else S + mask.double()).logsumexp(-1)
+    assert lse.shape == expected.shape
+    assert torch.allclose(lse.double(), expected, atol=1e-4 if dtype != torch.float32 else 5e-3)
+
+
+def test_kernels_are_compiled_ahead() -> None:
+    tensors = six(48, dtype=torch.bfloat16)
+    with flash_launch.recording() as calls:
+        _, do = derived(tensors, None, False, 0.125)
+    assert not do.any()
+    assert flash_launch.compile_all(calls, Silent()) == len(calls[0].tiles(torch.cuda.get_device_capability())) > 0
+    check(tensors)
+
+
+@DTYPES
+@pytest.mark.parametrize("graph", [False, True])
+def test_the_compiler_traces_it_whole(graph: bool, dtype: torch.dtype) -> None:
     tensors = six(64, dtype=dtype)
     mask = torch.rand(2, 1, 1, 333, device="cuda") > 0.3
-    o = torch.zeros_like(tensors[0]) if given else None
 
-    def f(*tensors: torch.Tensor) -> torch.Tensor:
-        if not flash.available(tensors[0], tf32=True):
-            raise AssertionError
-        rest = {"mask": mask, "causal": False, "scale": 0.125, "tf32": True}
-        return 2 * flash.attention_with_tangent(*(x + 1 for x in tensors), o, **rest)[1]
+    def f(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with fwAD.dual_level(), TangentMode():
+            duals = (fwAD.make_dual(x + 1, d) for x, d in zip(tensors[:3], tensors[3:], strict=True))
+            attend = torch.nn.functional.scaled_dot_product_attention
+            o, do = fwAD.unpack_dual(attend(*duals, attn_mask=mask))
+            return 2 * o, 2 * do.detach()
 
-    with torch.no_grad():
-        compiled = torch.compile(f, fullgraph=True)(*tensors)
-        assert error(compiled, f(*tensors).double()) < 1e-3
+    leaves = [x.requires_grad_(graph) for x in tensors[:3]]
+    results = []
+    for function in (f, torch.compile(f, fullgraph=True)):
+        o, do = function(*leaves, *tensors[3:])
+        results.append([o, do, *(torch.autograd.grad(o.float().square().sum(), leaves) if graph else ())])
+    for eager, compiled in zip(*results, strict=True):
+        assert error(compiled.detach(), eager.detach().double()) < 2e-2

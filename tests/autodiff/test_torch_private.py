@@ -23,6 +23,7 @@ NAMES = (
     "torch.distributed.distributed_c10d._get_default_store",
     "torch.Tensor._make_wrapper_subclass",
     "torch.UntypedStorage._cdata",
+    "torch.cuda._sleep",
     "torch.nn.modules.batchnorm._BatchNorm",
     "torch.ops.aten._scaled_dot_product_efficient_attention",
     "torch.ops.aten._scaled_dot_product_flash_attention",

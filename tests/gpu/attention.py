@@ -6,22 +6,43 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpu.notes import Notes, Skipped
+from gpu.notes import Notes
 
 ROOT = Path(__file__).parents[2]
 WIDTHS, LENGTHS, TEXT = (64, 72, 128), (1178, 4096), 77  # head dimensions; tokens; tokens of a prompt
 BATCH, HEADS = 4, 16
+NO_SPILL = 128  # the widest head for which no variant may spill
 WORKERS = 4  # of pytest: each compiles with one core, and shares the GPU
 
 
 def kernels(notes: Notes) -> None:
     """Compile every variant for this GPU, in parallel, and list registers, shared memory and spills."""
-    raise Skipped("the table of the variants has no entry point yet")
+    import torch
+
+    sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+    import kernel_table
+
+    gpus: tuple[int, ...] = (80, 90)  # where there is no GPU, for those that others have
+    if notes.real:
+        major, minor = torch.cuda.get_device_capability()
+        gpus = (10 * major + minor,)
+    if notes.toy:
+        kernel_table.WIDTHS = {torch.bfloat16: (64,)}
+    rows = []
+    for one in kernel_table.table(gpus, os.cpu_count() or 1):
+        v = one.variant
+        name = f"sm_{v.gpu} {v.dtype} D {v.width} {v.kind} {'x'.join(map(str, v.tile))}"
+        rows.append([name, one.registers, one.shared, one.spills])
+        notes.put("name, registers, bytes shared, bytes spilled", rows)
+        notes.expect(v.width > NO_SPILL or one.spills == 0, f"{name} spills {one.spills} bytes")
+    notes.put("variants", len(rows))
+    notes.put("variants that spill", sum(row[-1] > 0 for row in rows))
+    notes.expect(bool(rows), "there are no variants")
 
 
 def tests(notes: Notes) -> None:
     """The kernel's tests on CUDA."""
-    notes.needs_cuda("the tests skip themselves without it")
+    notes.needs_gpu("the tests skip themselves without one")
     file = "tests/autodiff/test_flash_gpu.py"
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(WORKERS), "-m", "gpu", file, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ.copy())
@@ -36,7 +57,7 @@ def tests(notes: Notes) -> None:
 
 def timing(notes: Notes) -> None:
     """Medians of attention with its tangent, and of PyTorch's forward alone, on the same bf16 tensors."""
-    notes.needs_cuda("times of kernels")
+    notes.needs_gpu("times of kernels")
     import torch
     from torch.nn import functional
     from triton.testing import do_bench
@@ -52,7 +73,8 @@ def timing(notes: Notes) -> None:
                 q, k, v, dq, dk, dv = (
                     torch.randn(shape, generator=g, device="cuda", dtype=torch.bfloat16) for shape in 2 * shapes
                 )
-                notes.expect("Triton" in backend(q), f"D {width}: attention is {backend(q)}")
+                how = backend(q.device, q.dtype)
+                notes.expect("Triton" in how, f"D {width}: attention is {how}")
                 plain = do_bench(lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(q, k, v), **_MEDIAN)
                 ours = do_bench(lambda x=(q, k, v, dq, dk, dv): with_tangent(*x), **_MEDIAN)
                 notes.put(

@@ -14,6 +14,7 @@ class Skipped(Exception):
 class Notes:
     """Figures and failures of a stage that runs on `device` ("cuda" or "cpu"), in small sizes where `toy` is set.
 
+    `real` says whether the device is a GPU: "cuda" may be the one of tests/foreign, which computes on the CPU.
     `folder` is an empty folder for the files of the stage; `answer` is the file that `run` reads.
     """
 
@@ -21,6 +22,7 @@ class Notes:
     folder: Path
     device: str
     toy: bool
+    real: bool
     facts: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -42,6 +44,11 @@ class Notes:
         """Raises Skipped on a CPU."""
         if self.device != "cuda":
             raise Skipped(f"needs CUDA: {why}")
+
+    def needs_gpu(self, why: str) -> None:
+        """Raises Skipped where the device computes on the CPU."""
+        if not self.real:
+            raise Skipped(f"needs a GPU: {why}")
 
     def save(self) -> None:
         """Write all to the file, which is whole at any time."""

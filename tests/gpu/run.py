@@ -3,6 +3,7 @@
     tests/gpu/run.sh                              everything, on a GPU
     tests/gpu/run.sh --only digits --only sync    these again
     tests/gpu/run.sh --device cpu --toy           the script itself, without a GPU
+    tests/gpu/run.sh --device foreign --toy       the same on the device of tests/foreign, as far as it goes
 
 Stages that only have to be right share the GPU, --jobs at a time; those that are timed follow one by one. A stage that
 fails or takes too long is reported, and the others go on. DIR/results.jsonl gets a line for each stage as it ends,
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str], stages: Sequence[Stage] = STAGES) -> int:
     parser.add_argument("--only", action="append", choices=names, metavar="STAGE", help=f"of {', '.join(names)}")
     parser.add_argument("--list", action="store_true", help="say what the stages are, and end")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results (runs/gpu)")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu", "foreign"), default="cuda")
     parser.add_argument("--toy", action="store_true", help="small sizes: tries the script, not the product")
     parser.add_argument("--jobs", type=int, default=jobs, help=f"stages at a time, of those not timed ({jobs})")
     parser.add_argument("--seconds", type=float, default=300, help="for all of them (300)")

@@ -173,7 +173,7 @@ def one_process() -> Iterator[None]:
 
 def sync(notes: Notes) -> None:
     """Steps under PyTorch's own watch: what waits for the device raises. The first may wait: it makes the moments."""
-    notes.needs_cuda("torch.cuda.set_sync_debug_mode")
+    notes.needs_gpu("torch.cuda.set_sync_debug_mode")
     from scm_distill.training.run import Run
 
     step = Run._step

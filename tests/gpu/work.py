@@ -32,14 +32,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module")
     parser.add_argument("function")
-    parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
+    parser.add_argument("--device", choices=("cuda", "cpu", "foreign"), required=True)
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--answer", type=Path, required=True)
     args = parser.parse_args(arguments)
-    notes = Notes(args.answer, args.folder, args.device, args.toy)
+    device, real = "cpu" if args.device == "cpu" else "cuda", args.device == "cuda"
+    notes = Notes(args.answer, args.folder, device, args.toy, real)
     try:
-        notes.facts = facts(args.device)
+        if args.device == "foreign":  # before anything imports torch
+            importlib.import_module("foreign").activate()
+        notes.facts = facts(device)
         notes.save()
         getattr(importlib.import_module(args.module), args.function)(notes)
     except Skipped as skipped:

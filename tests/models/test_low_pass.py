@@ -86,6 +86,7 @@ def test_changing_the_width_replaces_no_parameter_and_no_buffer() -> None:
     with low_pass.original(F.net):
         assert torch.equal(layer.low_pass, torch.ones_like(layer.low_pass))
     assert torch.equal(layer.low_pass, layer.factors)
+    assert not any("low_pass" in name for name, _ in F.net.named_buffers())  # offloading would put an old one back
     assert [id(x) for x in (*F.parameters(), *F.buffers())] == before
 
 

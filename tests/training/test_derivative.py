@@ -66,6 +66,14 @@ def test_one_pass_is_taken_and_said(recipe: Any, memory: str) -> None:
     assert "would not do" not in said
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_attention_that_is_named_is_that_of_the_run(
+    dtype: torch.dtype | None, recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derivative, "backend", lambda _, dtype: f"for {dtype}")
+    assert f"attention for {dtype or torch.float32};" in chosen(trial(dtype=dtype), recipe())[1]
+
+
 def test_no_gradient_and_no_patch_is_left(recipe: Any) -> None:
     given = trial()
     chosen(given, recipe())

@@ -141,7 +141,7 @@ class Planner:
             "student": (size - shared) // share,
             "gradients": trained,
             "optimizer": 2 * trained,
-            "ema": 0 if "ema" in self._offloaded(recipe) else self._ema(recipe, world),
+            "ema": self._ema(recipe, world) if "ema" not in self._offloaded(recipe) else 2 * self._largest(),
             "teacher": self._teacher(recipe, world) // {"fp32": 1, "bf16": 2, "int8": 4}[recipe.teacher.dtype],
             "gathered": gathered,
         }
@@ -159,6 +159,10 @@ class Planner:
         whole = recipe.train.shard != "off" or "ema" in recipe.train.offload
         frozen = sum(p.nbytes for p in self.network.parameters() if not p.requires_grad)
         return _size(self.network) // self._share(recipe, world) if whole else _size(self.network) - frozen
+
+    def _largest(self) -> int:
+        """The bytes of the largest parameter that is trained: an offloaded EMA has two tensors on the device."""
+        return max((p.nbytes for p in self.network.parameters() if p.requires_grad), default=0)
 
     def _teacher(self, recipe: config.Recipe, world: int) -> int:
         """The float32 bytes of the teacher on a device: all, a shard, or two layers of one that is offloaded."""

@@ -186,7 +186,7 @@ def test_shards_and_offloads_take_their_parts_away(planner: plan.Planner) -> Non
     away = planner.estimate(recipe_of("teacher.dtype=bf16", "train.precision=bf16", "train.offload=[ema]"))
     narrow = away.phases["backward"]
     assert narrow["teacher"] == pytest.approx(whole["teacher"] / 2)
-    assert narrow["ema"] == 0 < away.phases["evaluation"]["ema"]
+    assert narrow["ema"] == 2 * max(p.nbytes for p in planner.network.parameters()) < away.phases["evaluation"]["ema"]
     assert planner.estimate(recipe_of("train.offload=[teacher]")).parts["teacher"] < whole["teacher"]
     host = replace(planner, device=CPU).estimate(recipe_of("train.offload=[ema, teacher]")).parts
     assert (host["ema"], host["teacher"]) == (whole["ema"], whole["teacher"])  # the device is the host
