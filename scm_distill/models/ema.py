@@ -100,7 +100,7 @@ class PowerEMA(Generic[Module]):
     def on(self, device: torch.device) -> Iterator[Module]:
         """A context in which the averaged module is on `device`: itself, or a copy where it is kept elsewhere."""
         module = self.module
-        if next(module.parameters()).device == device:
+        if next(module.parameters()).device.type == device.type:  # of a process: "cpu" is "cpu:0"
             yield module
             return
         moved: dict[int, Any] = {id(b): b.to(device) for b in module.buffers()}

@@ -40,7 +40,7 @@ from scm_distill.training.checkpoint import TrainState
 from scm_distill.training.distributed import Distributed
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.latents import TrainingData, prepare
-from scm_distill.training.memory import out_of_memory
+from scm_distill.training.memory import host, out_of_memory
 from scm_distill.training.memory.plan import Planner, available, gib
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import Draws, generator
@@ -212,6 +212,8 @@ def place(
     copies = distributed.meta_copies(network, loaded.F_teacher)
     x, device = probe.x_t / network.sigma_d, accelerator.device
     planner = Planner(*copies, x, probe.t, probe.cond, device, accelerator.num_processes)
+    with ranks.together("planning the host's memory"):
+        host.check(recipe, planner)
     memory = layout(recipe, planner, accelerator, report)
     chunk = evaluation_batch(batches.draws.micro, memory)
     F_teacher = loaded.F_teacher.with_chunk(chunk)
