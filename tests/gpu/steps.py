@@ -23,7 +23,8 @@ def arguments(notes: Notes, batch: int, rounds: int) -> argparse.Namespace:
     """Those of step.py."""
     precision = "fp32" if notes.device == "cpu" else "bf16"
     return argparse.Namespace(
-        device=notes.device, size="small" if notes.toy else "real", precision=precision, compile="blocks",
+        device=notes.device, size="small" if notes.toy else "real", precision=precision,
+        compile="off" if notes.toy else "blocks",
         batch=batch, rounds=rounds, ways=["one pass", "one pass, compiled blocks"],
     )  # fmt: skip
 
