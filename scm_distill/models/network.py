@@ -7,7 +7,8 @@ x_nat     the denoiser's own input, rho x_t                    (B, ...)
 cond      conditions, see maths/cond.py                        {name: (B, ...)}
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -31,7 +32,12 @@ def in_chunks(f: Callable[..., Tensor], size: int, *tensors: Tensor, cond: Cond)
 
 
 class Convention(Protocol):
-    """How a denoiser is called."""
+    """How a denoiser is called.
+
+    `known` are the times tau (B,) of the calls to come, on the host, where they are known: see `Network.knowing`.
+    """
+
+    known: Tensor | None
 
     @property
     def batchable(self) -> bool:
@@ -47,6 +53,7 @@ class Keywords:
     """The convention of a UNet2DModel: net(x_nat, tau, **cond)."""
 
     batchable = True
+    known: Tensor | None = None
 
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
         """The first output of `net`, (B, ...)."""
@@ -86,12 +93,29 @@ class Network(nn.Module):
         """The same denoiser, which sees at most `size` samples at a time where no gradient is recorded."""
         return Network(self.net, self.clock, self.prediction, self.sigma_d, self.autocast, self.call, self.rule, size)
 
+    @contextmanager
+    def knowing(self, t: Tensor | None) -> Iterator[None]:
+        """A context in which every call is at the times `t` (B,), which are on the host; None: at any times.
+
+        What a denoiser decides by its times is then decided without waiting for the device.
+        """
+        before, self.call.known = self.call.known, None if t is None else self.clock.network_time(self._clamped(t))
+        try:
+            yield
+        finally:
+            self.call.known = before
+
+    def _clamped(self, t: Tensor) -> Tensor:
+        """`t` in the clock's range, in float64: never extrapolated, since eps / cos t is singular beyond."""
+        return t.double().clamp(self.clock.t_min, self.clock.t_max)
+
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """F, of the shape and dtype of `x`. `t` outside the clock's range is clamped to it."""
         if len(x) > self.chunk and not torch.is_grad_enabled():
-            return in_chunks(self.forward, self.chunk, x, t, cond=cond)
+            with self.knowing(None):
+                return in_chunks(self.forward, self.chunk, x, t, cond=cond)
         x_t = self.sigma_d * x
-        t = t.double().clamp(self.clock.t_min, self.clock.t_max)  # never extrapolated: eps / cos t is singular beyond
+        t = self._clamped(t)
         form = native(self.prediction, t, self.sigma_d)
         tau = self.clock.network_time(t).float()
         with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):

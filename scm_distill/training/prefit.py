@@ -54,17 +54,17 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 - (1 - FINAL_LR) * step / total)
         micro_batches = next(steps)
-        total_loss = torch.zeros(())
+        total_loss = torch.zeros((), device=accelerator.device)
         for i, batch in enumerate(micro_batches):
             x_0, z, t, cond = to_device(batch, accelerator.device)
             x = diffuse(x_0, z, t.to(x_0.dtype)) / F_teacher.sigma_d
-            with torch.no_grad():
+            with torch.no_grad(), F_teacher.knowing(batch[2]):
                 target = F_teacher(x, t, cond)
             with accumulating(accelerator, student, last=i == len(micro_batches) - 1):
                 F_theta, _, w_phi = student(x, t, cond)
                 loss = (F_theta - target).square().mean() / len(micro_batches)
                 (loss + 0 * w_phi.sum()).backward()  # w_phi takes part, or DDP waits for its gradient
-            total_loss = total_loss.to(loss.device) + loss.detach()
+            total_loss += loss.detach()
         clip(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -84,13 +84,17 @@ class Run:
         """One step, launched: nothing here waits for the device. Its figures follow by `self.deferred`."""
         setup, settings, losses = self.setup, self.setup.recipe.optimizer, []
         wrapped, state, accelerator = setup.distributed.wrapped, setup.state, setup.accelerator
+        F_teacher = setup.loaded.F_teacher
         for group in state.optimizer.param_groups:
             group["lr"] = optimizer.lr(self.step, setup.recipe.train.steps, settings)
         student = partial(wrapped, derivative=setup.derivative)
         for i, batch in enumerate(batches):
             x_0, z, t, cond = to_device(batch, accelerator.device)
-            with distributed.accumulating(accelerator, wrapped, last=i == len(batches) - 1):
-                loss = objective(student, setup.loaded.F_teacher, x_0, z, t, cond, self.step)
+            with (
+                distributed.accumulating(accelerator, wrapped, last=i == len(batches) - 1),
+                F_teacher.knowing(batch[2]),
+            ):
+                loss = objective(student, setup.velocity, x_0, z, t, cond, self.step)
                 (loss.total / len(batches)).backward()
             losses.append(replace(loss, total=loss.total.detach()))
         grad_norm = distributed.clip(

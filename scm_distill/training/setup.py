@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scm_distill import config, ranks
 from scm_distill.artifacts.run_records import CheckpointState
-from scm_distill.autodiff.derivatives import Derivative, Memory
+from scm_distill.autodiff.derivatives import Derivative, Memory, OnePass, Velocity
 from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import low_pass
@@ -27,6 +27,7 @@ from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
 from scm_distill.training import (
     checkpoint,
+    compiling,
     derivative,
     distributed,
     networks,
@@ -64,8 +65,8 @@ class Setup:
     """One process's share of a run before its first step; its members are final.
 
     `loaded.F_teacher` and `distributed.wrapped` are where and as they are called in training, `derivative` is how
-    F_theta is derived. `step` is 0, or that of the checkpoint `resumed`. `start` are the sums of the parameters at step
-    0 (see run.py), `smooth_time` is the width of the low-pass in native steps.
+    F_theta is derived, `velocity` the teacher's F in a step. `step` is 0, or that of the checkpoint `resumed`. `start`
+    are the sums of the parameters at step 0 (see run.py), `smooth_time` is the width of the low-pass in native steps.
     """
 
     recipe: config.Recipe
@@ -80,6 +81,7 @@ class Setup:
     distributed: Distributed
     state: TrainState
     derivative: Derivative
+    velocity: Velocity
     comparison: Comparison
     smooth_time: float
     start: tuple[float, ...]
@@ -111,11 +113,11 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     if saved:
         report.say(f"resumed {resume} at step {saved.step}")
     with out_of_memory.explained(placed.planner, recipe, placed.memory, lambda: resume):
-        chosen = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
+        chosen, velocity = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
         yardstick = comparison(recipe, placed.loaded, data, accelerator.device)
     return Setup(
         recipe, out, report, accelerator, placed.loaded, data, batches, placed.planner, placed.memory,
-        placed.distributed, placed.state, chosen, yardstick, smooth_time,
+        placed.distributed, placed.state, chosen, velocity, yardstick, smooth_time,
         saved.start if saved else tuple(placed.state.sums()), saved.step if saved else 0, resume,
     )  # fmt: skip
 
@@ -240,20 +242,29 @@ def layout(recipe: config.Recipe, planner: Planner, accelerator: Accelerator, re
     weights = sum(planner.resident(recipe).values())
     if device.type != "cuda" and weights <= NOTICED * free:
         return "lean" if recipe.train.memory == "lean" else "fast"
-    memory: Memory = "fast" if recipe.train.compile != "off" else planner.fit(recipe, free)
+    memory: Memory = "fast" if recipe.train.compiles else planner.fit(recipe, free)
     report.say(f"memory a process: {planner.estimate(recipe, memory)}; {gib(free)} are free")
     return memory
 
 
-def choose_derivative(recipe: config.Recipe, placed: Placed, micro: int, probe: Probe, report: Reporter) -> Derivative:
-    """Stage 5: how F_theta is derived, after the exact derivative was held against a difference on this network."""
+def choose_derivative(
+    recipe: config.Recipe, placed: Placed, micro: int, probe: Probe, report: Reporter
+) -> tuple[Derivative, Velocity]:
+    """Stage 5: how F_theta is derived, after the exact derivative was held against a difference on this network.
+
+    And the teacher's F in a step, whose blocks are compiled where the student's are.
+    """
     F_teacher, student = placed.loaded.F_teacher, placed.state.student
     x, t, cond = probe.x_t / F_teacher.sigma_d, probe.t, probe.cond
     with torch.no_grad():
         v = F_teacher(x, t, cond)
     trial = derivative.Trial(placed.distributed.wrapped, student, x, t, cond, v)
     h = networks.difference_step(placed.loaded, recipe.objective)
-    return derivative.choose(trial, recipe, placed.memory, micro, h, report)
+    chosen = derivative.choose(trial, recipe, placed.memory, micro, h, report)
+    if not isinstance(chosen, OnePass) or chosen.compile == "off":
+        return chosen, F_teacher
+    few = trial.first(micro)
+    return chosen, compiling.teacher(F_teacher, recipe, few.x, few.t, few.cond, report)
 
 
 def comparison(recipe: config.Recipe, loaded: LoadedTeacher, data: TrainingData, device: torch.device) -> Comparison:

@@ -53,7 +53,7 @@ def new_student(
         if shares(recipe):
             kept[id(p)] = p
         elif p.device != device:
-            kept[id(p)] = nn.Parameter(p.detach().to(device), p.requires_grad)
+            kept[id(p)] = nn.Parameter(p.detach().to(device, copy=True), p.requires_grad)  # cuda is cuda:0
     net = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float().to(device)
     convention = teacher.convention
     prediction = F_teacher.prediction

@@ -1,5 +1,6 @@
 """Builds the foreign device's library with g++, once a source and a version of PyTorch; imports no torch."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -40,10 +41,18 @@ def library() -> Path:
     if cxx is None:
         raise RuntimeError("The foreign device needs a C++ compiler, and there is no g++.")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".so", delete=False) as made:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds
+        if not path.exists():
+            _build(cxx, here / "device.cpp", torch, path)
+    return path
+
+
+def _build(cxx: str, source: Path, torch: Path, path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".so", delete=False) as made:
         pass
     command = [
-        cxx, STANDARD, "-O0", "-w", "-fPIC", "-shared", str(here / "device.cpp"), "-o", made.name,
+        cxx, STANDARD, "-O0", "-w", "-fPIC", "-shared", str(source), "-o", made.name,
         f"-I{torch / 'include'}", f"-L{torch / 'lib'}", f"-Wl,-rpath,{torch / 'lib'}", "-ltorch_cpu", "-lc10",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -51,4 +60,3 @@ def library() -> Path:
         Path(made.name).unlink()
         raise RuntimeError(f"The foreign device was not built: {done.stderr[-2000:]}")
     Path(made.name).replace(path)
-    return path

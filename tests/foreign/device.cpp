@@ -134,10 +134,28 @@ at::Tensor zero_tensor(at::IntArrayRef size, std::optional<at::ScalarType> dtype
   return at::detail::empty_generic(size, &allocator, keys, dtype.value_or(at::kFloat), std::nullopt);
 }
 
+std::tuple<at::Tensor, at::Tensor> rms_norm_backward(const at::Tensor& grad, const at::Tensor& input, at::IntArrayRef shape,
+                                                     const at::Tensor& rstd, const std::optional<at::Tensor>& weight,
+                                                     std::array<bool, 2> wanted) {
+  say("aten::_fused_rms_norm_backward", WRITES);
+  at::AutoDispatchBelowADInplaceOrView below;
+  const bool weighted = weight && weight->defined();
+  const at::Tensor g = host(grad).to(at::kFloat), scale = host(rstd).to(at::kFloat);
+  const at::Tensor normed = host(input).to(at::kFloat) * scale;
+  const at::Tensor moved = weighted ? g * host(*weight).to(at::kFloat) : g;
+  std::vector<int64_t> last, first;
+  for (int64_t d = 0; d < input.dim(); ++d)
+    (d < input.dim() - static_cast<int64_t>(shape.size()) ? first : last).push_back(d);
+  const at::Tensor of_input = scale * (moved - normed * (moved * normed).mean(last, true));
+  const at::Tensor of_weight = first.empty() ? g * normed : (g * normed).sum(first);
+  return {wanted[0] ? device(of_input.to(input.scalar_type())) : at::Tensor(),
+          wanted[1] && weighted ? device(of_weight.to(weight->scalar_type())) : at::Tensor()};
+}
+
 TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   static const std::unordered_set<std::string> own = {"set_", "_efficientzerotensor", "copy_", "_fused_sdp_choice"};
   static const std::unordered_set<std::string> whole = {  // one kernel of CUDA's, several operators elsewhere
-      "convolution", "convolution_backward", "_fused_rms_norm", "_fused_rms_norm_backward"};
+      "convolution", "convolution_backward", "_fused_rms_norm"};
   auto& dispatcher = c10::Dispatcher::singleton();
   for (const auto& full : dispatcher.getAllOpNames()) {
     if (full.name.rfind("aten::", 0) != 0) continue;
@@ -154,6 +172,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("set_.source_Storage_storage_offset", &set_storage_);
   m.impl("_efficientzerotensor", &zero_tensor);
   m.impl("record_stream", [](at::Tensor&, c10::Stream) {});
+  m.impl("_fused_rms_norm_backward", &rms_norm_backward);  // which the CPU has not
   register_attention(m);
 }
 

@@ -33,7 +33,7 @@ from gpu.run import ROOT, driver
 SIZE = 32  # pixels a side
 LEAST = 64  # samples of each that are compared, however slow the machine is
 MOST = 5000
-SHARE = 0.55  # of the distillation's seconds that its steps take: a fifth more for the fit, the rest is its start
+SHARE = 0.5  # of the distillation's seconds that its steps take: a fifth more for the fit, the rest is its start
 STEP = 2.6  # training steps of the teacher that one distillation step costs: 7.7 F (tests/README.md) to 3 F
 
 
@@ -198,8 +198,8 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 BUDGETS = (  # name, seconds, seconds of a toy
     ("classifier", 8.0, 2.0, "training of the classifier"),
     ("teacher", 50.0, 3.0, "training of the teacher"),
-    ("distil", 75.0, 600.0, "`scm-distill train`, its start included"),
-    ("evaluate", 20.0, 1.0, "drawing samples"),
+    ("distil", 70.0, 600.0, "`scm-distill train`, its start included"),
+    ("evaluate", 18.0, 1.0, "drawing samples"),
 )
 
 

@@ -6,10 +6,6 @@ from pathlib import Path
 from typing import Any
 
 
-class Skipped(Exception):
-    """A stage, or what is left of it, cannot run on this device; the text says why."""
-
-
 @dataclass
 class Notes:
     """Figures and failures of a stage that runs on `device` ("cuda" or "cpu"), in small sizes where `toy` is set.
@@ -26,7 +22,6 @@ class Notes:
     facts: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    skipped: str | None = None
     complete: bool = False
 
     def put(self, name: str, value: Any) -> None:
@@ -40,19 +35,9 @@ class Notes:
             self.failures.append(otherwise)
             self.save()
 
-    def needs_cuda(self, why: str) -> None:
-        """Raises Skipped on a CPU."""
-        if self.device != "cuda":
-            raise Skipped(f"needs CUDA: {why}")
-
-    def needs_gpu(self, why: str) -> None:
-        """Raises Skipped where the device computes on the CPU."""
-        if not self.real:
-            raise Skipped(f"needs a GPU: {why}")
-
     def save(self) -> None:
         """Write all to the file, which is whole at any time."""
-        names = ("facts", "figures", "failures", "skipped", "complete")
+        names = ("facts", "figures", "failures", "complete")
         beside = self.answer.with_suffix(".part")
         beside.write_text(json.dumps({name: getattr(self, name) for name in names}))
         beside.replace(self.answer)

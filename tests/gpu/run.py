@@ -11,6 +11,7 @@ DIR/log.txt what each printed. The exit code is 1 if any stage failed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "triton", "diffusers", "transformers", "accelerate")
 ROOM = 5.0  # seconds: with less left of all, no stage is started
 GRACE = 3.0  # seconds between asking a stage to end and killing it
+RUNNING: set[int] = set()  # process groups
 
 
 def versions() -> dict[str, str]:
@@ -79,15 +81,24 @@ class Runner:
 
     def run(self, stages: Sequence[Stage], jobs: int) -> None:
         """All of them: those that are not timed `jobs` at a time, then the others."""
-        # Threads that wait for processes.
-        with ThreadPoolExecutor(jobs) as pool:
+        pool = ThreadPoolExecutor(jobs)  # of threads that wait for processes
+        try:
             list(pool.map(self.one, [stage for stage in stages if not stage.alone]))
-        for stage in stages:
-            if stage.alone:
-                self.one(stage)
+            for stage in stages:
+                if stage.alone:
+                    self.one(stage)
+        except BaseException:  # a Ctrl-C reaches this process only
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in list(RUNNING):
+                kill(group, signal.SIGKILL)
+            raise
+        pool.shutdown()
 
     def one(self, stage: Stage) -> None:
         """Run a stage; its line is written, whatever becomes of it."""
+        if not stage.runs_on(self.device):
+            self._write(stage, {"failures": []}, 0.0, "", f"needs {stage.needs}, this is {self.device}")
+            return
         left = self.seconds - (time.monotonic() - self._begin)
         if left < ROOM:
             self._write(stage, {"failures": [f"not started: the {self.seconds:.0f} s for all are over"]}, 0.0, "")
@@ -114,10 +125,10 @@ class Runner:
         one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
         return {**os.environ, **offline, **one_gpu, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    def _write(self, stage: Stage, found: Mapping[str, Any], seconds: float, log: str) -> None:
+    def _write(self, stage: Stage, found: Mapping[str, Any], seconds: float, log: str, skipped: str = "") -> None:
         """Append the stage's line and log, and say how it went."""
-        failures, skipped = found["failures"], found.get("skipped")
-        ok = None if skipped and not failures else not failures
+        failures = found["failures"]
+        ok = None if skipped else not failures
         line = {
             "stage": stage.name, "ok": ok, "seconds": round(seconds, 1), "failures": failures, "skipped": skipped,
             "figures": found.get("figures", {}), "toy": self.toy, **found.get("facts", {}), **self.common,
@@ -138,20 +149,24 @@ def ended(command: Sequence[str], limit: float, log: Any, environment: Mapping[s
         command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment),
         start_new_session=True,
     )  # fmt: skip
+    RUNNING.add(process.pid)
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
+        kill(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
         return None
     finally:
-        for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
-            try:
-                os.killpg(process.pid, number)  # its group: also the children of one that ended
-            except ProcessLookupError:
-                break
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
+        kill(process.pid, signal.SIGKILL)
+        process.wait()
+        RUNNING.discard(process.pid)
+
+
+def kill(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process and its children, where there are any left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def row(line: Mapping[str, Any]) -> str:

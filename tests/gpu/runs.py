@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ TOGETHER: dict[str, Any] = {
 ALONE: tuple[dict[str, Any], ...] = (
     {"precision": "bf16"}, {"tf32": True}, {"memory": "lean"}, {"memory": "fast"}, {"device": "cpu"},
     {"offload": ["teacher"]}, {"offload": ["ema"]}, {"offload": ["teacher", "ema"]},
-    {"shard": "student"}, {"shard": "all", "precision": "bf16"},
 )  # fmt: skip
+REFUSED: tuple[dict[str, Any], ...] = ({"shard": "student"}, {"shard": "all"})  # in one process: that is all there is
 COMPILED: tuple[dict[str, Any], ...] = (
     {"compile": "blocks"}, {"compile": "blocks", "precision": "bf16"}, {"compile": "step"},
 )  # fmt: skip
@@ -126,6 +125,8 @@ def options(notes: Notes) -> None:
     cases = (TOGETHER, *ALONE)
     for changes in cases[:: 4 if notes.toy else 1]:
         _option(notes, changes)
+    for changes in REFUSED:
+        _refused(notes, changes)
 
 
 def compile_options(notes: Notes) -> None:
@@ -141,39 +142,32 @@ def compile_options(notes: Notes) -> None:
 def _option(notes: Notes, changes: Mapping[str, Any]) -> None:
     name = ", ".join(f"{key}={value}" for key, value in changes.items())
     here = {**SHORT, "train.steps": 10, "train.evaluate_every": 10}
-    with reported(notes, name), one_process() if "shard" in changes else contextlib.nullcontext():
-        result = train(notes, str(abs(hash(name))), {**here, **{f"train.{k}": v for k, v in changes.items()}})
+    with reported(notes, name):
+        result = train(
+            notes,
+            f"option-{len(notes.figures) + len(notes.failures)}",
+            {**here, **{f"train.{k}": v for k, v in changes.items()}},
+        )
         losses = [line.loss for line in lines(result.run)]
         notes.put(name, round(losses[-1], 4))
         notes.expect(len(losses) == 10 and all(map(math.isfinite, losses)), f"{name}: losses {losses}")
 
 
-@contextlib.contextmanager
-def one_process() -> Iterator[None]:
-    """The environment that a launcher gives the only process of its run, for what asks for a process group."""
-    import socket
+def _refused(notes: Notes, changes: Mapping[str, Any]) -> None:
+    from scm_distill import UserError
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
+    name = ", ".join(f"{key}={value}" for key, value in changes.items())
     try:
-        yield
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        train(notes, "refused", {**SHORT, "train.steps": 10, **{f"train.{k}": v for k, v in changes.items()}})
+    except UserError as error:
+        notes.put(name, f"refused: {error.problem}")
+        notes.expect("several processes" in error.problem, f"{name}: {error.problem}")
+    else:
+        notes.expect(False, f"{name}: not refused in one process")
 
 
 def sync(notes: Notes) -> None:
     """Steps under PyTorch's own watch: what waits for the device raises. The first may wait: it makes the moments."""
-    notes.needs_gpu("torch.cuda.set_sync_debug_mode")
     from scm_distill.training.run import Run
 
     step = Run._step
@@ -213,9 +207,10 @@ def sample_and_eval(notes: Notes) -> None:
     for name, run in students.items():
         with reported(notes, name):
             k = n if name == "digits" else 8
-            prompts = {"prompts": notes.folder / "prompts.txt"} if name == "sd3" else {}
-            drawn = sample(run, n=k, dtype="bf16", device=device, out=notes.folder / f"{name}-samples", **prompts)
-            found = evaluate(run, steps=[1, 2], n=k, dtype="bf16", device=device, **prompts).record
+            file = notes.folder / "prompts.txt" if name == "sd3" else None
+            out = notes.folder / f"{name}-samples"
+            drawn = sample(run, n=k, dtype="bf16", device=device, out=out, prompts_file=file)
+            found = evaluate(run, steps=[1, 2], n=k, dtype="bf16", device=device, prompts=file).record
             rows = {f"{row.who} {row.steps}": row for row in found.rows}
             notes.expect(len(list(drawn.folder.glob("*.png"))) >= k, f"{name}: fewer than {k} pictures")
             finite = all(math.isfinite(row.metrics["fd"]) for row in found.rows)

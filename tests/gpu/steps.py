@@ -39,7 +39,6 @@ def cases(notes: Notes) -> list[tuple[str, Any, int]]:
 
 def compile_real(notes: Notes) -> None:
     """Seconds of the first compiled step; the compiler's cache on disk then serves the stage that times it."""
-    notes.needs_gpu("compiles for it")
     from step import Bench, ways
 
     for name, make, batch in cases(notes):

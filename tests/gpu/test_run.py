@@ -14,7 +14,6 @@ from scm_distill.config.schema import Train
 
 CODE = """
 import subprocess, sys, time
-from gpu.notes import Skipped
 
 def good(notes):
     notes.put("answer", 42)
@@ -33,13 +32,11 @@ def slow(notes):
 def dies(notes):
     import os
     os._exit(3)
-
-def skipped(notes):
-    notes.needs_gpu("it is said why")
 """
-PLAIN = tuple(Stage(name, "made_stages", name, 20, name) for name in ("good", "bad", "skipped", "dies"))
+PLAIN = tuple(Stage(name, "made_stages", name, 20, name) for name in ("good", "bad", "dies"))
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of a teacher and its samplers
-MADE = (*PLAIN, Stage("slow", "made_stages", "slow", 8, "slow", alone=True))
+SKIPPED = Stage("skipped", "made_stages", "none", 20, "skipped", needs="gpu")
+MADE = (*PLAIN, SKIPPED, Stage("slow", "made_stages", "slow", 8, "slow", alone=True))
 
 
 @pytest.fixture
@@ -67,13 +64,13 @@ def test_a_stage_fails_alone_and_every_one_has_its_line(made: Path, capsys: pyte
     assert found["good"]["figures"] == {"answer": 42}
     assert found["bad"]["failures"] == ["two is not three", "ValueError: and then this"]
     assert found["bad"]["figures"] == {"before": 1}
-    assert found["skipped"]["skipped"] == "needs a GPU: it is said why"
+    assert found["skipped"]["skipped"] == "needs gpu, this is cpu"
     assert "exit code 3" in found["dies"]["failures"][0]
     assert found["slow"]["failures"] == ["killed after 8 s"]
     assert found["slow"]["figures"]["kept"] == 1
     child = Path(f"/proc/{found['slow']['figures']['child']}/cmdline")
     assert not child.exists() or not child.read_text()  # a zombie has none
-    keys = {"stage", "ok", "seconds", "figures", "device", "driver", "versions", "date"}
+    keys = {"stage", "ok", "seconds", "failures", "figures", "driver", "versions", "date"}
     assert all(line.keys() >= keys for line in found.values())
     told = capsys.readouterr().out
     assert "failed: bad, dies, slow" in told
@@ -95,7 +92,7 @@ def test_every_stage_has_its_code_and_all_of_them_fit_into_five_minutes() -> Non
 
 
 def test_every_option_of_training_is_tried() -> None:
-    tried = {"steps", *runs.TOGETHER, *(key for case in (*runs.ALONE, *runs.COMPILED) for key in case)}
+    tried = {"steps", *runs.TOGETHER, *(key for case in (*runs.ALONE, *runs.COMPILED, *runs.REFUSED) for key in case)}
     assert tried == set(Train.model_fields)
 
 

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from gpu.notes import Notes, Skipped
+from gpu.notes import Notes
 
 
 def facts(device: str) -> dict[str, Any]:
@@ -45,8 +45,6 @@ def main(arguments: list[str]) -> int:
         notes.facts = facts(device)
         notes.save()
         getattr(importlib.import_module(args.module), args.function)(notes)
-    except Skipped as skipped:
-        notes.skipped = str(skipped)
     except Exception as error:  # whatever it is, it is this stage's answer
         traceback.print_exc()
         notes.failures.append(" ".join(f"{type(error).__name__}: {error}".split())[:500])

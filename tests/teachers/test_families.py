@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,6 +78,19 @@ def test_wans_experts_each_get_the_samples_of_their_times(teacher_of: TeacherOf)
         net, text = getattr(pipeline, expert), cond["encoder_hidden_states"][i : i + 1]
         alone = net(x[i : i + 1], tau[i : i + 1], encoder_hidden_states=text, return_dict=False)[0]
         assert torch.allclose(together[i : i + 1], alone, atol=1e-5), i
+
+
+@torch.no_grad()
+def test_wans_experts_are_chosen_by_the_times_that_are_known_on_the_host(teacher_of: TeacherOf) -> None:
+    teacher = teacher_of("wan22")
+    x, tau, cond = mixed(teacher)
+    convention, high = (replace(teacher.convention, known=known) for known in (tau.double(), torch.full((5,), 999.0)))
+    together = teacher.convention(teacher.net, x, tau, cond)
+    assert torch.equal(convention(teacher.net, x, tau, cond), together)
+    assert torch.equal(high(teacher.net, x, tau, cond), teacher.convention(teacher.net.high, x, tau, cond))
+    guided = {name: value.repeat(2, 1, 1) for name, value in cond.items()}  # both predictions from one call
+    twice = convention(teacher.net, x.repeat(2, 1, 1, 1, 1), tau.repeat(2), guided)
+    assert torch.allclose(twice, together.repeat(2, 1, 1, 1, 1), atol=1e-5)
 
 
 @torch.no_grad()

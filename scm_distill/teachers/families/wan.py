@@ -24,17 +24,20 @@ class Switched(Convention):
     """The convention of `Experts`: each sample is evaluated by the expert of its own time."""
 
     def __call__(self, net: nn.Module, x_nat: Tensor, tau: Tensor, cond: Cond) -> Tensor:
-        """The native prediction (B, ...)."""
+        """The native prediction (B, ...). The host waits for the device where it does not know the times."""
         if not isinstance(net, Experts):
             return super().__call__(net, x_nat, tau, cond)
-        first = tau >= net.boundary
+        times = tau.cpu() if self.known is None else self.known.float().repeat(len(tau) // len(self.known))
+        first = times >= net.boundary
+        if first.all() or not first.any():
+            return super().__call__(net.high if first.all() else net.low, x_nat, tau, cond)
         out = None
         for expert, chosen in ((net.high, first), (net.low, ~first)):
             i = chosen.nonzero().flatten()
-            if len(i):
-                part = super().__call__(expert, x_nat[i], tau[i], rows(cond, i))
-                out = torch.zeros_like(x_nat, dtype=part.dtype) if out is None else out
-                out = out.index_copy(0, i, part)
+            i = (i.pin_memory() if x_nat.is_cuda else i).to(x_nat.device, non_blocking=True)
+            part = super().__call__(expert, x_nat[i], tau[i], rows(cond, i))
+            out = torch.zeros_like(x_nat, dtype=part.dtype) if out is None else out
+            out = out.index_copy(0, i, part)
         assert out is not None
         return out
 

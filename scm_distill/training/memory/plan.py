@@ -262,7 +262,8 @@ class Planner:
             return v[torch.arange(n, device=v.device) % len(v)].to(device)
 
         try:
-            with _two_chunks() if fake else nullcontext(), mode, tracker:
+            noise = torch.full((n,), F_teacher.clock.t_max)  # the times of fake samples are not known
+            with _two_chunks() if fake else nullcontext(), F_teacher.knowing(noise if fake else None), mode, tracker:
                 x, t, cond = rows(self.x), rows(self.t), {name: rows(v) for name, v in self.cond.items()}
                 if work == "step":
                     objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
