@@ -72,7 +72,8 @@ def check(seen: Seen) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """Three steps of the digits and of a transformer, on the CPU and on the device, and faults planted in a fourth."""
-    requests = [{"name": "digits", "do": ["cpu", "step", "plant"]}, {"name": "flux", "do": ["cpu", "step"]}]
+    requests = [{"name": "digits", "do": ["cpu", "step", "plant", "unplanned"]}]
+    requests += [{"name": "flux", "do": ["cpu", "step", "unplanned"]}]
     return asked(requests, tmp_path_factory.mktemp("foreign"))
 
 
