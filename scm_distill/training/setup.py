@@ -41,7 +41,7 @@ from scm_distill.training.checkpoint import TrainState
 from scm_distill.training.distributed import Distributed
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.latents import TrainingData, prepare
-from scm_distill.training.memory import out_of_memory
+from scm_distill.training.memory import host, out_of_memory
 from scm_distill.training.memory.plan import Planner, available, gib
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import Draws, generator
@@ -108,7 +108,7 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     with ranks.together("preparing the data"):
         data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
     with ranks.together("adapting the teacher"):
-        network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
+        network, smooth_time = adapt(recipe, loaded, probe, saved, report)
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
         report.say(f"resumed {resume} at step {saved.step}")
@@ -171,13 +171,12 @@ def adapt(
     recipe: config.Recipe,
     loaded: LoadedTeacher,
     probe: Probe,
-    accelerator: Accelerator,
     saved: CheckpointState | None,
     report: Reporter,
 ) -> tuple[Network, float]:
     """Stage 3: the teacher's time made smooth and exact, and the student's network, made of it; the low-pass's width.
 
-    A network that will be shared out is made on the host, so that the device never holds the whole of it.
+    The parameters of one that will be shared out are views of the teacher's, so that no process ever holds a copy.
     """
     F_teacher = loaded.F_teacher
     low_pass.prepare(F_teacher, *probe)
@@ -187,8 +186,7 @@ def adapt(
         low_pass.set_width(F_teacher.net, width)
     else:
         width = networks.smooth(loaded, *probe, recipe, report)
-    home = torch.device("cpu") if recipe.train.shard != "off" else accelerator.device
-    return new_student(loaded, recipe, *probe, report, home), width
+    return new_student(loaded, recipe, *probe, report, views=recipe.train.shard != "off"), width
 
 
 @dataclass(frozen=True)
@@ -216,14 +214,18 @@ def place(
     copies = distributed.meta_copies(network, loaded.F_teacher)
     x, device = probe.x_t / network.sigma_d, accelerator.device
     planner = Planner(*copies, x, probe.t, probe.cond, device, accelerator.num_processes)
+    with ranks.together("planning the host's memory"):
+        host.check(recipe, planner)
     memory = layout(recipe, planner, accelerator, report)
     chunk = evaluation_batch(batches.draws.micro, memory)
     F_teacher = loaded.F_teacher.with_chunk(chunk)
     student = Student(network.with_chunk(chunk), adaptive=recipe.objective.weighting == "adaptive")
     with out_of_memory.explained(planner, recipe, memory, lambda: resume):
-        with ranks.together("narrowing the teacher"):
-            teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
         spread = distributed.place(accelerator, student, F_teacher, recipe, *probe, report)
+        with ranks.together("narrowing the teacher"):  # the student's views of it are gone
+            teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
+        if recipe.train.shard == "all":
+            distributed.share_teacher(accelerator, F_teacher, *probe)
         if "teacher" in recipe.train.offload:
             teacher_weights.offload(F_teacher, device, report)
         if resume is None and network.prediction != F_teacher.prediction:

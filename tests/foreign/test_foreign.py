@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     build.compiler() is None, reason="the foreign device is built by g++, and there is none"
 )
 
+OFFLOADING = "diffusers/hooks/group_offloading.py"  # waits for the copy of each layer, in runs that offload the teacher
 Seen = dict[str, Any]
 EVERYTHING = ["cpu", "train", "resume", "sample", "eval", "plan"]
 ADAPTER = ["guidance.scale=3.0", "lora.rank=2", "train.memory=lean"]
@@ -48,7 +49,7 @@ def asked(requests: list[Seen], folder: Path) -> list[Seen]:
 
 
 def waits_for_nothing(run: Seen) -> None:
-    assert not run["steps"]
+    assert not [wait for wait in run["steps"] if not wait.startswith(OFFLOADING)]
     assert len(run["prefit"]) <= 1, run["prefit"]  # the last loss of three
     assert all("training/prefit.py" in wait for wait in run["prefit"])
     assert all(n > 100 for n in run["operators"])  # it ran on the device
