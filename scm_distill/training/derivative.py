@@ -2,8 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ from scm_distill.autodiff import flash_launch
 from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
-from scm_distill.autodiff.forward_ad import Float64
+from scm_distill.autodiff.forward_ad import Float64, without_tf32
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import Cond, rows
 from scm_distill.maths.tangent import norm
@@ -34,11 +32,13 @@ AGREE = 0.1
 ROUNDED = 0.2
 # Relative differences of F, its derivative and its gradient between one pass and two, by dtype of the products.
 SAME = {None: 1e-3, torch.bfloat16: 5e-2}
+SAME_TF32 = 1e-2  # where TF32 rounds the factors of float32 products, to 3 bits more than bf16
 FLOAT64_PARAMETERS = 500_000_000  # at most, for a copy in float64: 4 GB
 DIFFERENCE_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # that `exactness` tries, in ln(tan t)
 
 
 @torch.no_grad()
+@without_tf32()
 def exactness(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[float, str]:
     """The relative difference of the JVP along the network's own ODE from the best central difference, and its dtype.
 
@@ -72,17 +72,6 @@ def _smallest_difference(network: Network, x: Tensor, t: Tensor, cond: Cond) -> 
 def relative(a: Tensor, b: Tensor) -> float:
     """The median over the batch (B, ...) of |a - b| / |b|."""
     return float((norm(a - b, "rms") / norm(b, "rms").clamp_min(1e-12)).median())
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Within it float32 products are computed without TF32, whatever the recipe says."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)
@@ -212,7 +201,7 @@ def _cheapest(
     settings = recipe.train
     few = trial.first(min(2, micro) if settings.compile == "off" else micro)  # a compiled pass is made for one number
     one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
-    allowed = SAME[trial.student.network.autocast]
+    allowed = max(SAME[trial.student.network.autocast], SAME_TF32 if settings.tf32 else 0.0)
     reason = _wrong(few, one, few.gradient(two), allowed)
     if not reason:
         return one, ""
