@@ -10,15 +10,13 @@ v     dx/dt, along which F is derived     (B, ...)        cond   conditions, see
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad as fwAD
 
-from scm_distill.autodiff import dual
-from scm_distill.autodiff.forward_ad import TangentMode, jvp
+from scm_distill.autodiff import compiled, dual
+from scm_distill.autodiff.forward_ad import jvp
 from scm_distill.maths.cond import Cond
 from scm_distill.maths.trigflow import like
 
@@ -91,8 +89,8 @@ class OnePass:
         """See `Derivative`."""
         dx, cs = direction(t, v)
         if self.compile == "step":
-            return _compiled_whole()(F, x, t, cond, dx, cs)  # type: ignore[no-any-return]
-        with _regions(self.blocks, self.memory, _compiled_block() if self.compile == "blocks" else None):
+            return compiled.whole()(F, x, t, cond, dx, cs)  # type: ignore[no-any-return]
+        with _regions(self.blocks, self.memory, compiled.in_level if self.compile == "blocks" else None):
             return dual.one_pass(lambda x, t: F(x, t, cond), (x, t), (dx, cs))
 
     def __str__(self) -> str:
@@ -130,24 +128,3 @@ def central_difference(F: Velocity, x: Tensor, t: Tensor, cond: Cond, v: Tensor,
         ahead = F(wide.cos() * x + wide.sin() * v, t + step, cond)
         behind = F(wide.cos() * x - wide.sin() * v, t - step, cond)
         return (ahead - behind) / (2 * h)
-
-
-def _whole(F: Velocity, x: Tensor, t: Tensor, cond: Cond, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """F and its derivative in one forward AD level, for the compiler, which saves no tangents for the backward.
-
-    `dx` and `dt` are the tangents of x and t, see `direction`.
-    """
-    with fwAD.dual_level(), TangentMode():
-        primal, tangent = fwAD.unpack_dual(F(fwAD.make_dual(x, dx), fwAD.make_dual(t, dt), cond))
-        assert tangent is not None
-        return primal, tangent.detach()
-
-
-@cache
-def _compiled_whole() -> Any:
-    return torch.compile(_whole, fullgraph=True, dynamic=False)
-
-
-@cache
-def _compiled_block() -> Any:
-    return dual.in_level_by(torch.compile(dual.flat_level, fullgraph=True, dynamic=False))

@@ -78,3 +78,10 @@ def storage_id(x: torch.Tensor) -> int:
 def default_store() -> Any:
     """The key-value store in which the processes of the default process group have met."""
     return torch.distributed.distributed_c10d._get_default_store()
+
+
+def inductor_cache() -> str:
+    """The folder in which torch.compile keeps what it compiled, for this run and the next."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # takes a second
+
+    return cache_dir()

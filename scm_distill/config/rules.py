@@ -30,14 +30,14 @@ def difference_needs_float32(recipe: "Recipe") -> str | None:
     """A central difference of rounded products is noise."""
     if (recipe.objective.tangent, recipe.train.precision) == ("difference", "bf16"):
         return "objective.tangent=difference needs train.precision=fp32"
-    if recipe.objective.tangent == "difference" and (recipe.train.compile != "off" or recipe.train.tf32):
-        return "objective.tangent=difference needs train.compile=off and train.tf32=false"
+    if recipe.objective.tangent == "difference" and (recipe.train.compiles or recipe.train.tf32):
+        return "objective.tangent=difference needs train.compile=off or auto and train.tf32=false"
     return None
 
 
 def compilation_needs_the_fast_layout(recipe: "Recipe") -> str | None:
     """The lean layout recomputes activations, which compiled passes do not."""
-    if recipe.train.compile != "off" and recipe.train.memory == "lean":
+    if recipe.train.compiles and recipe.train.memory == "lean":
         return "train.compile needs train.memory=fast or auto: nothing is compiled in the lean layout"
     return None
 

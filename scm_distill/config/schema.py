@@ -6,7 +6,16 @@ Units: steps are optimizer steps, batch sizes are global (summed over processes)
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from scm_distill.config.rules import RULES
 
@@ -176,8 +185,11 @@ class Train(Section):
     memory: Literal["auto", "fast", "lean"] = setting(
         "auto", "lean recomputes activations in the backward; auto: only if fast does not fit", CHOICE
     )
-    compile: Literal["off", "blocks", "step"] = setting(
-        "off", "torch.compile each block, or the whole pass; checked against eager before step 0", NEUTRAL
+    compile: Literal["auto", "off", "blocks", "step"] = setting(
+        "auto",
+        "torch.compile each block, or the whole pass; checked against eager before step 0; auto: blocks, on a GPU, in "
+        "runs of more than 1000 steps in the fast layout, where the check passes",
+        CHOICE,
     )
     shard: Literal["off", "student", "all"] = setting(
         "off", "FSDP2 over the processes: student with its optimizer and EMA, or the teacher too", NEUTRAL
@@ -195,6 +207,17 @@ class Train(Section):
     stop_if_worse: bool = setting(
         True, "stop when, after objective.warmup_steps, the student is worse than its teacher", CHOICE
     )
+
+    @field_validator("compile", "shard", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        """YAML reads a bare off as false."""
+        return "off" if value is False else value
+
+    @property
+    def compiles(self) -> bool:
+        """Whether compilation is asked for, whatever the device and the length of the run."""
+        return self.compile in ("blocks", "step")
 
 
 class Sampler(Section):

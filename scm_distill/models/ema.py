@@ -34,19 +34,30 @@ class PowerEMA(Generic[Module]):
     """A frozen float32 copy of a module, theta_ema <- b theta_ema + (1 - b) theta, b = (1 - 1/step)^(gamma + 1).
 
     `std` is the EMA's width as a share of the training time (sCM paper: 0.05). It is kept on `device` (default: the
-    module's). With `shared`, frozen parameters are not copied: they are the module's own.
+    module's). With `shared`, frozen parameters are not copied: they are the module's own. With `views` none is copied:
+    they are views of the module's, for both to be shared out from.
 
     Where the module is on a GPU and `device` is the host, the average lies in page-locked memory, and an update brings
     it to the GPU tensor by tensor and back, in streams of its own beside the next step: nothing waits on the host.
     `hold` must be called before the parameters change again.
     """
 
-    def __init__(self, module: Module, std: float, device: torch.device | None = None, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        module: Module,
+        std: float,
+        device: torch.device | None = None,
+        *,
+        shared: bool = False,
+        views: bool = False,
+    ) -> None:
         self.gamma = gamma_of(std)
         first = next(module.parameters())
         away = device is not None and device.type == "cpu" and first.is_cuda
         self._streams = (torch.cuda.Stream(first.device), torch.cuda.Stream(first.device)) if away else ()
         kept: dict[int, Any] = {id(p): p for p in module.parameters() if shared and not p.requires_grad}
+        if views:
+            kept = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
         if away:
             kept |= _on_host([p for p in module.parameters() if id(p) not in kept])
         copied: Module = copy.deepcopy(module, kept).float().requires_grad_(False)
@@ -89,7 +100,7 @@ class PowerEMA(Generic[Module]):
     def on(self, device: torch.device) -> Iterator[Module]:
         """A context in which the averaged module is on `device`: itself, or a copy where it is kept elsewhere."""
         module = self.module
-        if next(module.parameters()).device == device:
+        if next(module.parameters()).device.type == device.type:  # of a process: "cpu" is "cpu:0"
             yield module
             return
         moved: dict[int, Any] = {id(b): b.to(device) for b in module.buffers()}

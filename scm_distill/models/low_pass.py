@@ -42,7 +42,9 @@ class Filtered(nn.Linear):
     def tune(self, width: float) -> None:
         """Set the width in steps."""
         self.width = float(width)
-        self.low_pass = self.factors.to(self.weight.device)
+        self.low_pass = self.factors.to(
+            getattr(self, "low_pass", self.weight).device
+        )  # an offloaded weight is not there
 
     @property
     def factors(self) -> Tensor:
@@ -168,12 +170,18 @@ def fold(net: nn.Module) -> nn.Module:
     for module in filters(copied):
         with torch.no_grad():
             module.weight.mul_(module.factors.to(module.weight))
+    return unprepared(copied)
+
+
+def unprepared(net: nn.Module) -> nn.Module:
+    """A prepared `net` itself, made a stock network again: without its low-pass, its weights as they are."""
+    for module in filters(net):
         del module.frequencies, module.width, module.low_pass
         module.__class__ = nn.Linear  # type: ignore[assignment]
-    for other in copied.modules():
+    for other in net.modules():
         if isinstance(other, OutsideAutocast):
             other.__class__ = type(other).__bases__[1]
-    return copied
+    return net
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ class Convention:
     sign: float = 1.0
     scale_of: tuple[str, Callable[[Tensor], Tensor]] | None = None  # the argument that the guidance scale goes to
     known: Tensor | None = None  # the times (B,) of the calls to come, on the host: see Network.knowing
+    moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def batchable(self) -> bool:
@@ -57,7 +58,7 @@ class Convention:
         x = x_nat
         if self.extra:
             dim, appended = self.extra
-            x = torch.cat([x, appended.to(x).expand(len(x), *appended.shape[1:])], dim)
+            x = torch.cat([x, self._beside(x, appended, "", x.dtype).expand(len(x), *appended.shape[1:])], dim)
         x = x.reshape(len(x), *self.x_shape)
         arguments[self.x] = list(x.unbind(0)) if self.x in self.listed else x
         arguments[self.time] = tau
@@ -105,7 +106,19 @@ class Convention:
             return {key: self._fill(v, f"{path}.{key}", cond, x) for key, v in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self._fill(v, f"{path}.{i}", cond, x) for i, v in enumerate(value))
-        return value.to(x.device) if isinstance(value, Tensor) else value
+        return self._beside(x, value, path, value.dtype) if isinstance(value, Tensor) else value
+
+    def _beside(self, x: Tensor, value: Tensor, path: str, dtype: torch.dtype) -> Tensor:
+        """`value` on the device of `x`, copied there once: each copy makes the host wait."""
+        if value.device == x.device and value.dtype == dtype:
+            return value
+        key = path, x.device, dtype
+        if (kept := self.moved.get(key)) is not None:
+            return kept
+        moved = value.to(x.device, dtype)
+        if type(moved) is Tensor:  # no fake one
+            self.moved[key] = moved
+        return moved
 
 
 def learn(one: dict[str, Any], two: dict[str, Any], x: str, time: str, sample_shape: tuple[int, ...]) -> Convention:

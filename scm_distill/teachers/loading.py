@@ -44,7 +44,8 @@ def load(
         again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
         unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
-    loaded = again()
+    direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
+    loaded = again(device=device) if direct else again()
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -137,15 +138,21 @@ def _from_pretrained(
     *,
     allow_pickle: bool,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
     **parts: Any,
 ) -> Any:
+    """The pipeline, with `parts` in place of its own. With a `device`, one that is on it when it is read.
+
+    Each tensor goes there by itself, so that no process holds the pipeline in host memory.
+    """
     try:
         safe = None if allow_pickle else True
         index = DiffusionPipeline.load_config(folder, revision=revision)
         modules = {name: value for name, value in parts.items() if isinstance(index.get(name), list | tuple)}
         named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+        there = {} if device is None else {"device_map": device.type}  # the current device of this type
         loaded = DiffusionPipeline.from_pretrained(
-            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **modules
+            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **there, **modules
         )
         loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own over it
         settings = {name: value for name, value in parts.items() if name not in modules}

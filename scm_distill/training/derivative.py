@@ -17,11 +17,12 @@ from scm_distill.autodiff.dual import blocks
 from scm_distill.autodiff.forward_ad import Float64, without_tf32
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import Cond, rows
-from scm_distill.maths.tangent import norm
 from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
+from scm_distill.training import compiling
+from scm_distill.training.compiling import SAME, SAME_TF32, relative
 from scm_distill.training.distributed import gather_tensor, without_exchange
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
@@ -30,9 +31,6 @@ AGREE = 0.1
 # Median relative error of the tangent that bf16 or TF32 may cost. Measured: 0.5 to 2 % where the time stays exact (up
 # to 10 % for convolutional UNets), 50 to 100 % where it is rounded.
 ROUNDED = 0.2
-# Relative differences of F, its derivative and its gradient between one pass and two, by dtype of the products.
-SAME = {None: 1e-3, torch.bfloat16: 5e-2}
-SAME_TF32 = 1e-2  # where TF32 rounds the factors of float32 products, to 3 bits more than bf16
 FLOAT64_PARAMETERS = 500_000_000  # at most, for a copy in float64: 4 GB
 DIFFERENCE_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # that `exactness` tries, in ln(tan t)
 
@@ -69,11 +67,6 @@ def _smallest_difference(network: Network, x: Tensor, t: Tensor, cond: Cond) -> 
     return min(differences)
 
 
-def relative(a: Tensor, b: Tensor) -> float:
-    """The median over the batch (B, ...) of |a - b| / |b|."""
-    return float((norm(a - b, "rms") / norm(b, "rms").clamp_min(1e-12)).median())
-
-
 @dataclass(frozen=True)
 class InFloat32:
     """`derivative` of a network without its autocast."""
@@ -100,8 +93,9 @@ class Trial:
     v: Tensor
 
     def first(self, n: int) -> "Trial":
-        """The same student on the first `n` samples."""
-        return replace(self, x=self.x[:n], t=self.t[:n], cond=rows(self.cond, slice(n)), v=self.v[:n])
+        """The same student on the first `n` samples; where there are fewer, on some more than once."""
+        index = torch.arange(n, device=self.x.device) % len(self.x)
+        return replace(self, x=self.x[index], t=self.t[index], cond=rows(self.cond, index), v=self.v[index])
 
     def __call__(self, derivative: Derivative) -> tuple[Tensor, Tensor]:
         """F (B, ...) and cos t sin t dF/dt (B, ...)."""
@@ -158,7 +152,7 @@ def choose(trial: Trial, recipe: config.Recipe, memory: Memory, micro: int, h: f
     _compile_attention(trial, report)
     if network.autocast is not None or recipe.train.tf32:
         text += _rounding(trial, exact, recipe)
-    derivative, note = _cheapest(trial, recipe, modules, memory, micro)
+    derivative, note = _cheapest(trial, recipe, modules, memory, micro, report)
     attention = backend(trial.x.device, network.autocast or trial.x.dtype)
     report.say(f"tangent: {derivative}, attention {attention}; {text}{note}")
     return derivative
@@ -192,25 +186,31 @@ def _rounding(trial: Trial, exact: Tensor, recipe: config.Recipe) -> str:
 
 
 def _cheapest(
-    trial: Trial, recipe: config.Recipe, modules: list[nn.Module], memory: Memory, micro: int
+    trial: Trial, recipe: config.Recipe, modules: list[nn.Module], memory: Memory, micro: int, report: Reporter
 ) -> tuple[Derivative, str]:
-    """One pass if it gives what two passes give on a few samples, else two, and a note that says why.
+    """The first of these that gives what two passes give on a few samples, and a note on those that do not.
 
-    Raises UserError where a compiled pass gives something else.
+    One pass, compiled where that is wanted; one pass; two passes. Raises UserError where a compiled pass that the
+    recipe asks for gives something else.
     """
-    settings = recipe.train
-    few = trial.first(min(2, micro) if settings.compile == "off" else micro)  # a compiled pass is made for one number
-    one, two = OnePass(modules, memory, settings.compile), TwoPasses(modules, memory)
-    allowed = max(SAME[trial.student.network.autocast], SAME_TF32 if settings.tf32 else 0.0)
+    allowed = max(SAME[trial.student.network.autocast], SAME_TF32 if recipe.train.tf32 else 0.0)
+    two = TwoPasses(modules, memory)
+    how, note = compiling.wanted(recipe, memory, trial.x.device), ""
+    if how != "off":
+        few = trial.first(micro)  # a compiled pass is made for one number of samples
+        expected, fast = few.gradient(two), OnePass(modules, memory, how)
+        with compiling.heard(modules, report):
+            reason = _wrong(few, fast, expected, allowed)
+        if not reason:
+            return fast, ""
+        if recipe.train.compiles:
+            raise UserError(
+                f"The compiled pass (train.compile={how}) is not the eager one: {reason}.", "Set train.compile=off."
+            )
+        note = f"; compiled blocks would not do ({reason}), so nothing is compiled; train.compile=off does not try"
+    few, one = trial.first(min(2, micro)), OnePass(modules, memory)
     reason = _wrong(few, one, few.gradient(two), allowed)
-    if not reason:
-        return one, ""
-    if settings.compile != "off":
-        raise UserError(
-            f"The compiled pass (train.compile={settings.compile}) is not the eager one: {reason}.",
-            "Set train.compile=off.",
-        )
-    return two, f"; one pass would not do ({reason})"
+    return (one, note) if not reason else (two, f"{note}; one pass would not do ({reason})")
 
 
 def _wrong(few: Trial, one: OnePass, expected: tuple[Tensor, Tensor, list[Tensor]], allowed: float) -> str:

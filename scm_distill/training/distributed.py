@@ -149,22 +149,23 @@ def place(
         ema = PowerEMA(student, settings.ema_std, away, shared=away is None)
         return Distributed(replicate(accelerator, student), ema, None)
     empty = meta_copies(student.network, F_teacher)
-    ema = PowerEMA(student, settings.ema_std)
-    average = ema.module.network
-    names = units(F_teacher, *one)  # it is on the device; the student, on the host, is most often accelerator like it
-    alike = {name for name, _ in student.network.net.named_modules()} >= set(names)
-    own = names if alike else units(student.network, *one)
-
-    def parts(network: Network, of: list[str]) -> list[nn.Module]:
-        return [network.net.get_submodule(name) for name in of]
-
-    wrapped = shard(parts(student.network, own), student, accelerator.device, world)
-    shard(parts(average, own), average, accelerator.device, world)
+    ema = PowerEMA(student, settings.ema_std, views=True)
+    average, names = ema.module.network, units(student.network, *one)
+    wrapped = shard(_parts(student.network, names), student, accelerator.device, world)
+    shard(_parts(average, names), average, accelerator.device, world)
     if ema.module.weight is not None:  # it never runs, but must be laid out as the student's
         shard([], ema.module.weight, accelerator.device, world)
-    if settings.shard == "all":
-        shard(parts(F_teacher, names), F_teacher, accelerator.device, world)
     return Distributed(wrapped, ema, empty)
+
+
+def share_teacher(accelerator: Accelerator, F_teacher: Network, x_t: Tensor, t: Tensor, cond: Cond) -> None:
+    """Share out the teacher's parameters between the processes, in place; x_t, t and cond as in `place`."""
+    names = units(F_teacher, x_t[:1] / F_teacher.sigma_d, t[:1], rows(cond, slice(1)))
+    shard(_parts(F_teacher, names), F_teacher, accelerator.device, accelerator.num_processes)
+
+
+def _parts(network: Network, names: list[str]) -> list[nn.Module]:
+    return [network.net.get_submodule(name) for name in names]
 
 
 def freeze_idle(student: Student, x: Tensor, t: Tensor, cond: Cond) -> list[str]:

@@ -94,7 +94,7 @@ class Run:
                 distributed.accumulating(accelerator, wrapped, last=i == len(batches) - 1),
                 F_teacher.knowing(batch[2]),
             ):
-                loss = objective(student, F_teacher, x_0, z, t, cond, self.step)
+                loss = objective(student, setup.velocity, x_0, z, t, cond, self.step)
                 (loss.total / len(batches)).backward()
             losses.append(replace(loss, total=loss.total.detach()))
         grad_norm = distributed.clip(

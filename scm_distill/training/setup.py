@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scm_distill import config, ranks
 from scm_distill.artifacts.run_records import CheckpointState
-from scm_distill.autodiff.derivatives import Derivative, Memory
+from scm_distill.autodiff.derivatives import Derivative, Memory, OnePass, Velocity
 from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
 from scm_distill.models import low_pass
@@ -27,6 +27,7 @@ from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
 from scm_distill.training import (
     checkpoint,
+    compiling,
     derivative,
     distributed,
     networks,
@@ -40,7 +41,7 @@ from scm_distill.training.checkpoint import TrainState
 from scm_distill.training.distributed import Distributed
 from scm_distill.training.endpoint import Comparison
 from scm_distill.training.latents import TrainingData, prepare
-from scm_distill.training.memory import out_of_memory
+from scm_distill.training.memory import host, out_of_memory
 from scm_distill.training.memory.plan import Planner, available, gib
 from scm_distill.training.networks import LoadedTeacher
 from scm_distill.training.randomness import Draws, generator
@@ -64,8 +65,8 @@ class Setup:
     """One process's share of a run before its first step; its members are final.
 
     `loaded.F_teacher` and `distributed.wrapped` are where and as they are called in training, `derivative` is how
-    F_theta is derived. `step` is 0, or that of the checkpoint `resumed`. `start` are the sums of the parameters at step
-    0 (see run.py), `smooth_time` is the width of the low-pass in native steps.
+    F_theta is derived, `velocity` the teacher's F in a step. `step` is 0, or that of the checkpoint `resumed`. `start`
+    are the sums of the parameters at step 0 (see run.py), `smooth_time` is the width of the low-pass in native steps.
     """
 
     recipe: config.Recipe
@@ -80,6 +81,7 @@ class Setup:
     distributed: Distributed
     state: TrainState
     derivative: Derivative
+    velocity: Velocity
     comparison: Comparison
     smooth_time: float
     start: tuple[float, ...]
@@ -106,16 +108,16 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
     with ranks.together("preparing the data"):
         data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
     with ranks.together("adapting the teacher"):
-        network, smooth_time = adapt(recipe, loaded, probe, accelerator, saved, report)
+        network, smooth_time = adapt(recipe, loaded, probe, saved, report)
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
         report.say(f"resumed {resume} at step {saved.step}")
     with out_of_memory.explained(placed.planner, recipe, placed.memory, lambda: resume):
-        chosen = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
+        chosen, velocity = choose_derivative(recipe, placed, batches.draws.micro, probe, report)
         yardstick = comparison(recipe, placed.loaded, data, accelerator.device)
     return Setup(
         recipe, out, report, accelerator, placed.loaded, data, batches, placed.planner, placed.memory,
-        placed.distributed, placed.state, chosen, yardstick, smooth_time,
+        placed.distributed, placed.state, chosen, velocity, yardstick, smooth_time,
         saved.start if saved else tuple(placed.state.sums()), saved.step if saved else 0, resume,
     )  # fmt: skip
 
@@ -169,13 +171,12 @@ def adapt(
     recipe: config.Recipe,
     loaded: LoadedTeacher,
     probe: Probe,
-    accelerator: Accelerator,
     saved: CheckpointState | None,
     report: Reporter,
 ) -> tuple[Network, float]:
     """Stage 3: the teacher's time made smooth and exact, and the student's network, made of it; the low-pass's width.
 
-    A network that will be shared out is made on the host, so that the device never holds the whole of it.
+    The parameters of one that will be shared out are views of the teacher's, so that no process ever holds a copy.
     """
     F_teacher = loaded.F_teacher
     low_pass.prepare(F_teacher, *probe)
@@ -185,8 +186,7 @@ def adapt(
         low_pass.set_width(F_teacher.net, width)
     else:
         width = networks.smooth(loaded, *probe, recipe, report)
-    home = torch.device("cpu") if recipe.train.shard != "off" else accelerator.device
-    return new_student(loaded, recipe, *probe, report, home), width
+    return new_student(loaded, recipe, *probe, report, views=recipe.train.shard != "off"), width
 
 
 @dataclass(frozen=True)
@@ -214,14 +214,18 @@ def place(
     copies = distributed.meta_copies(network, loaded.F_teacher)
     x, device = probe.x_t / network.sigma_d, accelerator.device
     planner = Planner(*copies, x, probe.t, probe.cond, device, accelerator.num_processes)
+    with ranks.together("planning the host's memory"):
+        host.check(recipe, planner)
     memory = layout(recipe, planner, accelerator, report)
     chunk = evaluation_batch(batches.draws.micro, memory)
     F_teacher = loaded.F_teacher.with_chunk(chunk)
     student = Student(network.with_chunk(chunk), adaptive=recipe.objective.weighting == "adaptive")
     with out_of_memory.explained(planner, recipe, memory, lambda: resume):
-        with ranks.together("narrowing the teacher"):
-            teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
         spread = distributed.place(accelerator, student, F_teacher, recipe, *probe, report)
+        with ranks.together("narrowing the teacher"):  # the student's views of it are gone
+            teacher_weights.quantize(F_teacher, recipe.teacher, *probe, report)
+        if recipe.train.shard == "all":
+            distributed.share_teacher(accelerator, F_teacher, *probe)
         if "teacher" in recipe.train.offload:
             teacher_weights.offload(F_teacher, device, report)
         if resume is None and network.prediction != F_teacher.prediction:
@@ -240,20 +244,29 @@ def layout(recipe: config.Recipe, planner: Planner, accelerator: Accelerator, re
     weights = sum(planner.resident(recipe).values())
     if device.type != "cuda" and weights <= NOTICED * free:
         return "lean" if recipe.train.memory == "lean" else "fast"
-    memory: Memory = "fast" if recipe.train.compile != "off" else planner.fit(recipe, free)
+    memory: Memory = "fast" if recipe.train.compiles else planner.fit(recipe, free)
     report.say(f"memory a process: {planner.estimate(recipe, memory)}; {gib(free)} are free")
     return memory
 
 
-def choose_derivative(recipe: config.Recipe, placed: Placed, micro: int, probe: Probe, report: Reporter) -> Derivative:
-    """Stage 5: how F_theta is derived, after the exact derivative was held against a difference on this network."""
+def choose_derivative(
+    recipe: config.Recipe, placed: Placed, micro: int, probe: Probe, report: Reporter
+) -> tuple[Derivative, Velocity]:
+    """Stage 5: how F_theta is derived, after the exact derivative was held against a difference on this network.
+
+    And the teacher's F in a step, whose blocks are compiled where the student's are.
+    """
     F_teacher, student = placed.loaded.F_teacher, placed.state.student
     x, t, cond = probe.x_t / F_teacher.sigma_d, probe.t, probe.cond
     with torch.no_grad():
         v = F_teacher(x, t, cond)
     trial = derivative.Trial(placed.distributed.wrapped, student, x, t, cond, v)
     h = networks.difference_step(placed.loaded, recipe.objective)
-    return derivative.choose(trial, recipe, placed.memory, micro, h, report)
+    chosen = derivative.choose(trial, recipe, placed.memory, micro, h, report)
+    if not isinstance(chosen, OnePass) or chosen.compile == "off":
+        return chosen, F_teacher
+    few = trial.first(micro)
+    return chosen, compiling.teacher(F_teacher, recipe, few.x, few.t, few.cond, report)
 
 
 def comparison(recipe: config.Recipe, loaded: LoadedTeacher, data: TrainingData, device: torch.device) -> Comparison:

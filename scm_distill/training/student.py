@@ -38,23 +38,22 @@ def new_student(
     t: Tensor,
     cond: Cond,
     report: Reporter,
-    device: torch.device | None = None,
+    *,
+    views: bool = False,
 ) -> Network:
     """A trainable copy of the (smoothed) teacher, unguided by itself; an epsilon or x_0 output is called v if asked.
 
-    It is made on `device`, by default the teacher's, and its parameters are never elsewhere. With lora.rank the copy
-    is frozen, and the adapters in it are trainable. `x_t` (B, ...), `t` (B,) and `cond` are a probe.
+    It is where the teacher is. With `views` its parameters are views of the teacher's, to be shared out from, and
+    must not be changed before. With lora.rank the copy is frozen, and the adapters in it are trainable. `x_t` (B, ...),
+    `t` (B,) and `cond` are a probe.
     """
     teacher, F_teacher = loaded.teacher, loaded.F_teacher
-    device = device or next(F_teacher.parameters()).device
+    device = next(F_teacher.parameters()).device
     x_t, t, cond = x_t.to(device), t.to(device), on_device(cond, device)
     kept: dict[int, Any] = {}
-    for p in F_teacher.parameters():
-        if shares(recipe):
-            kept[id(p)] = p
-        elif p.device != device:
-            kept[id(p)] = nn.Parameter(p.detach().to(device, copy=True), p.requires_grad)  # cuda is cuda:0
-    net = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float().to(device)
+    if views or shares(recipe):
+        kept = {id(p): nn.Parameter(p.detach(), p.requires_grad) if views else p for p in F_teacher.parameters()}
+    net = copy.deepcopy(teacher.family.student(F_teacher.net), kept).float()
     convention = teacher.convention
     prediction = F_teacher.prediction
     # |dF / d raw| where sampling starts: what an error of the raw prediction becomes.
@@ -67,8 +66,7 @@ def new_student(
         report.say(f"output: {prediction} stays{why}; at t_max its error is {gain:.3g} times larger in F")
     if isinstance(recipe.guidance.scale, tuple) and convention is not None:
         widths = {module.width for module in low_pass.filters(net)}
-        low_pass.set_width(net, 0.0)
-        told = teacher.family.guidance_input(low_pass.fold(net), convention)
+        told = teacher.family.guidance_input(low_pass.unprepared(net), convention)
         assert told is not None  # load_teacher has asked
         net, convention = told
         told_scale = Network(

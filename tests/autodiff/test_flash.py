@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scm_distill.autodiff import flash, flash_launch
+from scm_distill.autodiff.flash_tiles import Tile
 
 KERNEL = "scm_distill.autodiff.flash_kernel"
 B, H, N, M, D = 2, 2, 37, 21, 16
@@ -122,7 +123,7 @@ def test_any_two_lengths(n: int, m: int) -> None:
 
 def masked(kind: str, n: int, m: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """The settings of a call: a mask whose rows all see the first key, or causal."""
-    mask = draws((1, 2, n, m), dtype=dtype, seed=3)[0]
+    mask = draws((1, 1, n, m), dtype=dtype, seed=3)[0]
     mask[..., 0] = 0
     masks = {"boolean": mask > -0.6, "added": mask.masked_fill(mask > 1, float("-inf"))}
     return {"mask": masks.get(kind), "causal": kind == "causal"}
@@ -136,14 +137,19 @@ SWEEP = [
 
 @pytest.mark.parametrize("kind", ["none", "boolean", "added", "causal"])
 @pytest.mark.parametrize(("n", "m", "d"), [(17, 33, 80), *wide(*SWEEP)])
-def test_lengths_head_dimensions_and_masks_together(n: int, m: int, d: int, kind: str) -> None:
-    shapes = ((1, 2, n, d), (1, 2, m, d), (1, 2, m, d))
+def test_lengths_head_dimensions_and_masks_together(
+    n: int, m: int, d: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if m > 100:  # a step of the interpreter's loop takes as long for any tile
+        monkeypatch.setattr(flash_launch, "INTERPRETER", Tile(64, 256 if m > 1000 else 32, 4, 1))
+    shapes = ((1, 1, n, d), (1, 1, m, d), (1, 1, m, d))
     check(draws(*shapes, *shapes), **masked(kind, n, m), scale=d**-0.5, tol=2e-6)
 
 
 @pytest.mark.parametrize("m", [64, *wide(4097)])
-def test_small_probabilities_in_float16(m: int) -> None:
+def test_small_probabilities_in_float16(m: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """P of 1 / m is not normal in float16 where m is large, nor is its product with a small dS."""
+    monkeypatch.setattr(flash_launch, "INTERPRETER", Tile(16, 64 if m == 64 else 256, 4, 1))
     shapes = ((1, 1, 16, 32), (1, 1, m, 32), (1, 1, m, 32))
     q, k, v, dq, dk, dv = draws(*shapes, *shapes, dtype=torch.float16)
     check([q, k, v, dq / 64, dk / 64, dv], scale=0.01, tol=6e-4)
@@ -177,10 +183,8 @@ def test_rows_that_see_nothing_are_zero() -> None:
     for bias in (mask, torch.zeros(N, M).masked_fill(~mask, float("-inf"))):
         o, dO = flash.output_and_tangent(*tensors, mask=bias, causal=False, scale=0.3)
         lse = logsumexp(tensors, bias, False, 0.3)
-        outputs = [o, dO]
-        for nothing in (float("-inf"), float("inf"), float("nan")):  # what operators give for a row without keys
-            lse[:, :, 5] = nothing
-            outputs.append(flash.tangent(*tensors, o, lse, mask=bias, causal=False, scale=0.3))
+        lse[0, :, 5], lse[1, 0, 5], lse[1, 1, 5] = float("-inf"), float("inf"), float("nan")  # as operators may give
+        outputs = o, dO, flash.tangent(*tensors, o, lse, mask=bias, causal=False, scale=0.3)
         for x in outputs:
             assert not x[:, :, 5].any()
             assert torch.isfinite(x).all()

@@ -1,5 +1,6 @@
 """The Triton kernel of attention and its tangent on CUDA, against float64 forward AD through the unfused attention."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ pytestmark = [
 
 
 @pytest.fixture
-def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def tf32() -> Iterator[None]:
     """float32 products in TF32, so that they take the kernel."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2, torch.float32: 5e-3}  # float32: in TF32
@@ -169,6 +173,7 @@ def test_many_heads() -> None:
 
 
 def test_float32_is_exact_only_without_the_kernel() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
     q = torch.empty(1, 1, 4, 64, device="cuda")
     assert flash.source(q, q, q, graph=False) == "chunks"
 

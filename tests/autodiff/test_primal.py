@@ -163,7 +163,7 @@ def counted(f: Callable[[], object]) -> tuple[int, int]:
     return sum(parts.values()), sum(n for op, n in parts.items() if "attention" in str(op))
 
 
-@pytest.mark.parametrize("by", ["chunks", "flash", "efficient"])
+@pytest.mark.parametrize("by", ["flash", *wide("chunks", "efficient")])
 def test_flops_of_a_tangent_and_of_a_step(by: str, tiny: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """In forwards F, of which attention is the share a; on the kernel path Q K^T is made twice."""
     monkeypatch.setattr(flash, "source", lambda *_, **__: by)

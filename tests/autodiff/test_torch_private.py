@@ -17,6 +17,7 @@ NAMES = (
     "torch._C.DisableTorchFunction",
     "torch._C.DisableTorchFunctionSubclass",
     "torch._foreach_lerp_",
+    "torch._inductor.runtime.cache_dir_utils.cache_dir",
     "torch._subclasses.fake_tensor.FakeTensor",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch._subclasses.fake_tensor.unset_fake_temporarily",

@@ -61,7 +61,7 @@ def test_no_unknown_key_slips_through(section: str, key: str) -> None:
         ),
         (
             ["objective.tangent=difference", "train.tf32=true"],
-            "objective.tangent=difference needs train.compile=off and",
+            "objective.tangent=difference needs train.compile=off or auto and",
         ),
         (["train.compile=blocks", "train.memory=lean"], "train.compile needs train.memory=fast or auto"),
         (["train.compile=step", "train.shard=all"], "train.compile=step needs train.shard=off"),
@@ -103,3 +103,9 @@ def test_the_settings_page_says_what_every_setting_does_and_where_its_default_co
         "      source: paper, section 4.2",
     ):
         assert line in page.splitlines()
+
+
+@pytest.mark.parametrize("key", ["train.compile", "train.shard"])
+def test_off_is_a_word_though_yaml_reads_it_as_false(key: str) -> None:
+    section, name = key.split(".")
+    assert getattr(getattr(config.read("digits", [f"{key}=off"]), section), name) == "off"

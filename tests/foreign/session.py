@@ -1,23 +1,23 @@
 """Families on the foreign device, in a process of its own: `python session.py REQUESTS`; a line of JSON answers each.
 
 REQUESTS is a JSON list of {"name": a family of the zoo or "digits", "out": a folder, "precision": "fp32" or "bf16",
-"set": settings of the recipe, "do": some of "cpu" (the same run on the CPU before it), "resume", "sample", "eval",
-"plan", and "planted" (runs with a fault in their steps, each of which must be seen)}.
+"set": settings of the recipe, "do": some of "cpu" (three steps on the CPU), "step" (the same on the device), "plant"
+(one more with each of FAULTS in it), "train" (the command, with an export), "resume", "sample", "eval", "plan"}.
 """
 
 import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
-sys.path[0] = str(TESTS)
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
 
-import foreign  # noqa: E402
+import foreign
 
 RECIPE = """
 teacher: {{repo: {teacher}, call: {call}}}
@@ -106,68 +106,87 @@ def watched(seen: dict[str, Any]) -> Iterator[None]:
         run.Run._step, prefit.fit, run.Run._log = step, fit, log  # type: ignore[method-assign]
 
 
-def trained(recipe: Path, out: Path, settings: list[str], *, export: bool = True, resume: Any = None) -> dict[str, Any]:
-    """What a run in `out` showed: see `watched`; what it said; and how far off stock diffusers is from its export."""
+class Heard:
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def begin(self, *_: Any) -> None: ...
+
+    def advance(self, *_: Any) -> None: ...
+
+    def end(self) -> None: ...
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def trained(recipe: Path, out: Path, settings: list[str], resume: Any = None) -> dict[str, Any]:
+    """What the command `train` showed: see `watched`; and how far off stock diffusers is."""
     from accelerate.state import AcceleratorState
 
     import scm_distill
+
+    heard, seen = Heard(), dict[str, Any]()
+    with watched(seen):
+        result = scm_distill.train(recipe, overrides=settings, out=out, report=heard, resume=resume)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return seen | {"said": heard.said, "difference": result.stock_difference}
+
+
+def stepped(recipe: Path, out: Path, settings: list[str], faults: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run without an export showed, and under "planted" what one more step showed with each of `faults`."""
+    from accelerate.state import AcceleratorState
+
     from scm_distill import config
+    from scm_distill.artifacts import layout
+    from scm_distill.objectives.scm import Objective
     from scm_distill.training import run, setup
 
-    said: list[str] = []
-    seen: dict[str, Any] = {"said": said}
-
-    class Heard:
-        def begin(self, *_: Any) -> None: ...
-        def advance(self, *_: Any) -> None: ...
-        def end(self) -> None: ...
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    heard, seen = Heard(), dict[str, Any]()
+    for part in (layout.PREVIEWS, layout.CHECKPOINTS):
+        (out / part).mkdir(parents=True)
     with watched(seen):
-        if export:
-            result = scm_distill.train(recipe, overrides=settings, out=out, report=Heard(), resume=resume)
-            seen["difference"] = result.stock_difference
-        else:
-            out.mkdir(parents=True)
-            run.Run(setup.build(config.read(str(recipe), settings), out, None, Heard())).train()
+        made = run.Run(setup.build(config.read(str(recipe), settings), out, None, heard))
+        made.train()
+    seen["said"], seen["planted"] = heard.said, {}
+    batches = made.setup.batches.steps("train", 0, made.step)
+    for fault in faults:
+        of_fault: dict[str, Any] = {}
+        seen["planted"][fault] = of_fault
+        with planting(fault), watched(of_fault):
+            try:
+                made._step(Objective(1.0, 0.1, "rms", 100, "teacher"), next(batches), [])
+            except RuntimeError as error:
+                of_fault["error"] = str(error)
     AcceleratorState._reset_state(reset_partial_state=True)
     return seen
 
 
-def planted(fault: str, recipe: Path, out: Path, settings: list[str]) -> dict[str, Any]:
-    """What a run with the fault in its steps showed; where it raised, the error."""
-    from accelerate.state import AcceleratorState
-
-    with planting(fault):
-        try:
-            return trained(recipe, out, [*settings, "train.steps=1"], export=False)
-        except RuntimeError as error:
-            AcceleratorState._reset_state(reset_partial_state=True)
-            return {"error": str(error)}
-
-
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """All that a request asks for."""
+    """All that a request asks for; "error" where something raised."""
     import scm_distill
 
     out, do, settings = Path(request["out"]), request.get("do", []), request.get("set", [])
     recipe = recipe_of(request["name"], out, request.get("precision", "fp32"))
-    seen: dict[str, Any] = {"name": request["name"], "precision": request.get("precision", "fp32")}
+    seen: dict[str, Any] = {"name": request["name"], "precision": request.get("precision", "fp32"), "set": settings}
     try:
         if "cpu" in do:
-            seen["cpu"] = trained(recipe, out / "cpu", [*settings, "train.device=cpu"])
-        seen["device"] = trained(recipe, out / "run", settings)
+            seen["cpu"] = stepped(recipe, out / "cpu", [*settings, "train.device=cpu"])
+        if "step" in do:
+            seen["device"] = stepped(recipe, out / "run", settings, FAULTS if "plant" in do else ())
+        if "train" in do:
+            seen["device"] = trained(recipe, out / "run", settings)
         if "resume" in do:
             seen["resumed"] = trained(recipe, out / "run", [*settings, "train.steps=4"], resume="auto")
         if "sample" in do:
-            seen["sample"] = str(scm_distill.sample(out / "run", n=2, out=out / "samples"))
+            prompts = {} if request["name"] == "digits" else {"prompts": ["a cat"]}
+            seen["sample"] = scm_distill.sample(out / "run", n=2, out=out / "samples", **prompts).device
         if "eval" in do:
-            seen["eval"] = str(scm_distill.evaluate(out / "run", n=8).record)
+            seen["eval"] = scm_distill.evaluate(out / "run", n=8).record.device
         if "plan" in do:
             seen["plan"] = scm_distill.plan_train(recipe, overrides=settings).memory
-        if "planted" in do:
-            seen["planted"] = {fault: planted(fault, recipe, out / f"planted {fault}", settings) for fault in FAULTS}
     except Exception as error:
         traceback.print_exc()
         seen["error"] = f"{type(error).__name__}: {error}"

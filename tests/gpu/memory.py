@@ -44,13 +44,14 @@ def recipe(notes: Notes, **changes: Any) -> Any:
 
 def trained(made: Any, name: str, notes: Notes) -> Any:
     """Set up and train, without the export; returns the setup."""
+    from scm_distill.artifacts import layout
+    from scm_distill.artifacts.claim import claimed
     from scm_distill.progress import Silent
     from scm_distill.training import run, setup
 
-    out = notes.folder / name
-    out.mkdir()
-    done = setup.build(made, out, None, Silent())
-    run.Run(done).train()
+    with claimed(notes.folder / name, parts=(layout.PREVIEWS, layout.CHECKPOINTS)):
+        done = setup.build(made, notes.folder / name, None, Silent())
+        run.Run(done).train()
     return done
 
 

@@ -87,7 +87,7 @@ class Runner:
             for stage in stages:
                 if stage.alone:
                     self.one(stage)
-        except BaseException:  # a Ctrl-C reaches this process only
+        except BaseException:  # a Ctrl-C reaches this process only, the stages have sessions of their own
             pool.shutdown(wait=False, cancel_futures=True)
             for group in list(RUNNING):
                 kill(group, signal.SIGKILL)
@@ -220,4 +220,5 @@ def main(arguments: Sequence[str], stages: Sequence[Stage] = STAGES) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C: what runs is ended
     sys.exit(main(sys.argv[1:]))

@@ -31,9 +31,10 @@ ALONE: tuple[dict[str, Any], ...] = (
     {"offload": ["teacher"]}, {"offload": ["ema"]}, {"offload": ["teacher", "ema"]},
 )  # fmt: skip
 REFUSED: tuple[dict[str, Any], ...] = ({"shard": "student"}, {"shard": "all"})  # in one process: that is all there is
-COMPILED: tuple[dict[str, Any], ...] = (
-    {"compile": "blocks"}, {"compile": "blocks", "precision": "bf16"}, {"compile": "step"},
-)  # fmt: skip
+COMPILED: dict[str, tuple[dict[str, Any], ...]] = {
+    "blocks": ({"compile": "blocks"},),
+    "step": ({"compile": "step"}, {"compile": "blocks", "precision": "bf16"}),
+}
 
 
 def train(notes: Notes, name: str, changes: Mapping[str, Any], recipe: Any = "digits") -> Any:
@@ -129,9 +130,15 @@ def options(notes: Notes) -> None:
         _refused(notes, changes)
 
 
-def compile_options(notes: Notes) -> None:
-    """Ten steps with compiled blocks, and with a compiled pass; a UNet with cross-attention too."""
-    for changes in COMPILED[:: 3 if notes.toy else 1]:
+def compile_step(notes: Notes) -> None:
+    """Ten steps with a compiled pass, and in bf16 with compiled blocks."""
+    for changes in COMPILED["step"][: 1 if notes.toy else None]:
+        _option(notes, changes)
+
+
+def compile_blocks(notes: Notes) -> None:
+    """Ten steps with compiled blocks; a UNet with cross-attention too, which has blocks of many kinds."""
+    for changes in COMPILED["blocks"]:
         _option(notes, changes)
     if not notes.toy:
         with reported(notes, "sd15, compile=blocks"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpu import cifar, run, runs
+from gpu import cifar, run, runs, steps
 from gpu.notes import Notes
 from gpu.stages import STAGES, Stage
 from scm_distill.config.schema import Train
@@ -92,8 +92,22 @@ def test_every_stage_has_its_code_and_all_of_them_fit_into_five_minutes() -> Non
 
 
 def test_every_option_of_training_is_tried() -> None:
-    tried = {"steps", *runs.TOGETHER, *(key for case in (*runs.ALONE, *runs.COMPILED, *runs.REFUSED) for key in case)}
+    tried = {
+        "steps",
+        *runs.TOGETHER,
+        *(
+            key
+            for case in (*runs.ALONE, *runs.COMPILED["blocks"], *runs.COMPILED["step"], *runs.REFUSED)
+            for key in case
+        ),
+    }
     assert tried == set(Train.model_fields)
+
+
+def test_the_real_networks_are_found_by_their_names(tmp_path: Path) -> None:
+    chosen = [(name, batch) for name, _, batch in steps.cases(Notes(tmp_path / "a", tmp_path, "cuda", False, True))]
+    names = ("DiT-XL/2 256 px", "MMDiT 1.5 B 512 px")
+    assert chosen == [(name, batch) for name in names for batch in (1, 8)]
 
 
 def test_figures_are_on_disk_at_once(tmp_path: Path) -> None:
