@@ -13,6 +13,8 @@ v, dv  values                         (B, H, M, E)        O, dO  output   (B, H,
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -37,15 +39,27 @@ def backend(device: torch.device | str, dtype: torch.dtype) -> str:
     return words.get(source, f"by PyTorch's {source} attention and the Triton kernel")
 
 
+_most: list[int | None] = [None]  # chunks to compute; the backward asks in threads of its own
+
+
+@contextmanager
+def first_chunks(n: int) -> Iterator[None]:
+    """Within it only the first `n` chunks are computed, in all threads: for traces of memory, whose peak they have."""
+    _most.append(n)
+    try:
+        yield
+    finally:
+        _most.pop()
+
+
 def _parts(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
     """Slices of the samples and of the query rows, such that S of each pair of slices has about CHUNK entries."""
     B, H, N, M = *q.shape[:-1], k.shape[-2]
     entries = 16 * CHUNK if q.is_cuda else CHUNK
     samples = max(1, min(B, entries // (H * M * min(N, 64))))
     rows = max(1, entries // (samples * H * M))
-    for b in range(0, B, samples):
-        for n in range(0, N, rows):
-            yield slice(b, b + samples), slice(n, min(n + rows, N))
+    starts = ((b, n) for b in range(0, B, samples) for n in range(0, N, rows))
+    return islice(((slice(b, b + samples), slice(n, min(n + rows, N))) for b, n in starts), _most[-1])
 
 
 def _scores(q: Tensor, k: Tensor, mask: Tensor | None, rows: slice, *, causal: bool, scale: float) -> Tensor:

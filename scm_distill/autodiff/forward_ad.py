@@ -4,7 +4,8 @@ Dual numbers, not torch.func.jvp, since they also pass DDP and FSDP2. During a t
 TorchFunctionMode replaces the functions whose own forward derivative is missing or slow (`rules.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,3 +55,14 @@ class Float64(TorchFunctionMode):
             return torch.float64 if x is torch.float32 else x
 
         return func(*map(wide, args), **{name: wide(value) for name, value in (kwargs or {}).items()})
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within it float32 products and convolutions are computed without TF32, which cuDNN takes by default."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -51,10 +51,6 @@ def dual(y: Tensor, dy: Tensor) -> Tensor:
     return made
 
 
-def _total(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.add(*parts)
-
-
 def _linear_in_input(function: Function) -> Function:
     """Linear and Conv: y = W x + b, dy = W dx: two products where forward AD spends three."""
 
@@ -70,8 +66,8 @@ def _linear_in_input(function: Function) -> Function:
     return rule
 
 
-def _product(function: Function) -> Function:
-    """Products of two, mul as well as matmul: d(a b) = da b + a db."""
+def _product(function: Function, *, pointwise: bool) -> Function:
+    """Products of two, mul (`pointwise`) as well as matmul: d(a b) = da b + a db."""
 
     def rule(*args: Any, **kwargs: Any) -> Any:
         pairs = [split(x) for x in args]
@@ -81,8 +77,11 @@ def _product(function: Function) -> Function:
         y = function(a_, b_)
         with torch.no_grad():
             parts = [function(da, plain(b_))] if da is not None else []
-            parts += [function(plain(a_), db)] if db is not None else []
-            dy = _total(parts)
+            if pointwise and parts and db is not None and a_.dtype == b_.dtype:
+                dy = torch.addcmul(parts[0], plain(a_), db)
+            else:
+                parts += [function(plain(a_), db)] if db is not None else []
+                dy = sum(parts[1:], parts[0])
         return dual(y, dy)
 
     return rule
@@ -101,6 +100,8 @@ def _sum(function: Function, sign: int) -> Function:
             dy: Any = da if db is None else sign * kwargs.get("alpha", 1) * db
             if da is not None and db is not None:
                 dy = function(da, db, **kwargs)
+            elif dy.stride() != y.stride():  # a tangent lies as its primal does: else torch fills zeros, then copies
+                dy = torch.empty_like(y).copy_(dy)
         return dual(y, dy)
 
     return rule
@@ -119,7 +120,7 @@ def _quotient(function: Function) -> Function:
             parts = [] if da is None else [da / plain(b_)]
             if db is not None:
                 parts.append(-plain(y) * db / plain(b_))
-            dy = _total(parts)
+            dy = sum(parts[1:], parts[0])
         return dual(y, dy)
 
     return rule
@@ -164,6 +165,19 @@ def _added_product(product: Function, function: Function) -> Function:
 # with a tangent is its product with a gradient, for which PyTorch has one fused kernel.
 
 
+def _widened(x: Tensor, *weights: Tensor | None) -> Any:
+    """The arguments as PyTorch's normalizations take them: autocast of a GPU makes narrow ones float32."""
+    device = x.device.type
+    if device == "cpu" or not torch.is_autocast_enabled(device):
+        return x, *weights
+    return tuple(v if v is None or v.dtype == torch.float64 else v.float() for v in (x, *weights))
+
+
+def _statistics(x: Tensor, *statistics: Tensor) -> Any:
+    """Those of a normalization of `x`, as its backward takes them: on a CPU of the dtype of x."""
+    return (v.detach().to(x.dtype) if x.device.type == "cpu" else v.detach() for v in statistics)
+
+
 def _layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -175,10 +189,10 @@ def _layer_norm(
     (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
     if dx is None or dw is not None or db is not None:
         return functional.layer_norm(input, normalized_shape, weight, bias, eps)
-    y = functional.layer_norm(x, normalized_shape, w, b, eps)
+    shape, (x, w, b) = list(normalized_shape), _widened(x, w, b)
+    y, mean, rstd = native_layer_norm(x, shape, w, b, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
-        x, dx, shape = plain(x).to(y.dtype), dx.to(y.dtype), list(normalized_shape)
-        _, mean, rstd = native_layer_norm(x, shape, None, None, eps)
+        x, dx, (mean, rstd) = plain(x), dx.to(y.dtype), _statistics(x, mean, rstd)
         dy = native_layer_norm_backward(dx, x, shape, mean, rstd, None, None, [True, False, False])[0]
         dy = dy if w is None else dy * w
     return dual(y, dy)
@@ -191,11 +205,11 @@ def _group_norm(
     (x, dx), (w, dw), (b, db) = split(input), split(weight), split(bias)
     if dx is None or dw is not None or db is not None:
         return functional.group_norm(input, num_groups, weight, bias, eps)
-    y = functional.group_norm(x, num_groups, w, b, eps)
+    x, w, b = _widened(x.contiguous(), w, b)
+    size = (len(x), x.shape[1], x[0, 0].numel())
+    y, mean, rstd = native_group_norm(x, w, b, *size, num_groups, eps)
     with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
-        x, dx = (v.to(y.dtype).contiguous() for v in (plain(x), dx))
-        size = (len(x), x.shape[1], x[0, 0].numel())
-        _, mean, rstd = native_group_norm(x, None, None, *size, num_groups, eps)
+        x, dx, (mean, rstd) = plain(x), dx.to(y.dtype).contiguous(), _statistics(x, mean, rstd)
         dy = native_group_norm_backward(dx, x, mean, rstd, None, *size, num_groups, [True, False, False])[0]
         dy = dy if w is None else dy * w.reshape(-1, *[1] * (x.ndim - 2))
     return dual(y, dy)
@@ -269,8 +283,9 @@ def _rules() -> dict[Function, Function]:
     }
     transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
     rules |= {f: _linear_in_input(f) for f in (F.linear, torch.conv1d, torch.conv2d, torch.conv3d, *transposed)}
-    products = (torch.matmul, T.matmul, torch.bmm, T.bmm, torch.mm, T.mm, torch.mul, T.mul, torch.multiply, T.multiply)
-    rules |= {f: _product(f) for f in products}
+    products = (torch.matmul, T.matmul, torch.bmm, T.bmm, torch.mm, T.mm)
+    rules |= {f: _product(f, pointwise=False) for f in products}
+    rules |= {f: _product(f, pointwise=True) for f in (torch.mul, T.mul, torch.multiply, T.multiply)}
     rules |= {f: _sum(f, 1) for f in (torch.add, T.add)} | {f: _sum(f, -1) for f in (torch.sub, T.sub)}
     rules |= {f: _quotient(f) for f in (torch.div, T.div)}
     rules |= {f: _softmax(f) for f in (F.softmax, torch.softmax, T.softmax)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from scm_distill import config, teachers
+from scm_distill.autodiff.forward_ad import without_tf32
 from scm_distill.commands import short_of_memory
 from scm_distill.commands.arguments import AnyPath, Overrides, read_recipe
 from scm_distill.commands.quiet import quiet
@@ -33,6 +34,7 @@ NOTHING: Any = ()  # for data
 
 @quiet()
 @short_of_memory.told("Out of memory", "Ask for a smaller sample, such as -s teacher.call.height=256.")
+@without_tf32()
 def inspect(
     teacher: AnyPath, *, overrides: Overrides = (), export_check: bool = True, report: Reporter | None = None
 ) -> InspectResult:

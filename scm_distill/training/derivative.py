@@ -2,8 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ from scm_distill.autodiff import flash_launch
 from scm_distill.autodiff.attention import backend
 from scm_distill.autodiff.derivatives import Derivative, Difference, Memory, OnePass, TwoPasses, tangent_pass
 from scm_distill.autodiff.dual import blocks
-from scm_distill.autodiff.forward_ad import Float64
+from scm_distill.autodiff.forward_ad import Float64, without_tf32
 from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import Cond, rows
 from scm_distill.memory import out_of_memory
@@ -24,7 +22,7 @@ from scm_distill.models.network import Network
 from scm_distill.models.student import Student
 from scm_distill.progress import Reporter
 from scm_distill.training import compiling
-from scm_distill.training.compiling import SAME, relative
+from scm_distill.training.compiling import SAME, SAME_TF32, relative
 from scm_distill.training.distributed import gather_tensor, without_exchange
 
 # Median relative difference between JVP and central difference that is still agreement. Measured on the digits teacher
@@ -38,6 +36,7 @@ DIFFERENCE_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # that `exactness` trie
 
 
 @torch.no_grad()
+@without_tf32()
 def exactness(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> tuple[float, str]:
     """The relative difference of the JVP along the network's own ODE from the best central difference, and its dtype.
 
@@ -66,17 +65,6 @@ def _smallest_difference(network: Network, x: Tensor, t: Tensor, cond: Cond) -> 
         _, numeric = Difference(h)(network, x, t, cond, v)
         differences.append(float((jvp - numeric).norm() / numeric.norm().clamp_min(1e-30)))
     return min(differences)
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Within it float32 products are computed without TF32, whatever the recipe says."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True)
@@ -205,7 +193,8 @@ def _cheapest(
     One pass, compiled where that is wanted; one pass; two passes. Raises UserError where a compiled pass that the
     recipe asks for gives something else.
     """
-    allowed, two = SAME[trial.student.network.autocast], TwoPasses(modules, memory)
+    allowed = max(SAME[trial.student.network.autocast], SAME_TF32 if recipe.train.tf32 else 0.0)
+    two = TwoPasses(modules, memory)
     how, note = compiling.wanted(recipe, memory, trial.x.device), ""
     if how != "off":
         few = trial.first(micro)  # a compiled pass is made for one number of samples

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scm_distill import config, ranks, teachers
 from scm_distill.autodiff.derivatives import tangent_pass
+from scm_distill.autodiff.forward_ad import without_tf32
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
 from scm_distill.maths.tangent import norm
@@ -38,6 +39,7 @@ def check_packages(recipe: config.Recipe) -> None:
         lora.require()
 
 
+@without_tf32()
 def load_teacher(
     recipe: config.Recipe,
     device: torch.device | None = None,
@@ -128,6 +130,7 @@ def autocast_dtype(recipe: config.Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.train.precision == "bf16" else None
 
 
+@without_tf32()
 def smooth(loaded: LoadedTeacher, x_t: Tensor, t: Tensor, cond: Cond, recipe: config.Recipe, report: Reporter) -> float:
     """Choose and set the teacher's low-pass; say what it changed. Returns its width in native steps."""
     F, wanted = loaded.F_teacher, recipe.adapt.smooth_time
@@ -167,6 +170,7 @@ def _derivative_norm(F: Network, x_t: Tensor, t: Tensor, cond: Cond) -> float:
     return float(norm(cs_dF, "rms").square().mean().sqrt())
 
 
+@without_tf32()
 def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, cond: Cond, report: Reporter) -> None:
     """Under bf16, see to it that no network rounds its time. Raises UserError where one does all the same."""
     if (dtype := autocast_dtype(recipe)) is None or not low_pass.filters(F.net):

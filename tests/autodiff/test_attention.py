@@ -212,3 +212,13 @@ def test_a_query_that_sees_no_key_gives_zero() -> None:
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     for mine, theirs in zip(grads, torch.autograd.grad(plain.square().sum(), (q, k, v)), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_within_first_chunks_no_others_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "CHUNK", 4)
+    q, k = torch.zeros(2, 1, 6, 8), torch.zeros(2, 1, 4, 8)
+    every = list(attention._parts(q, k))
+    assert len(every) == 12
+    with attention.first_chunks(2):
+        assert list(attention._parts(q, k)) == every[:2]
+    assert list(attention._parts(q, k)) == every

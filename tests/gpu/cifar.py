@@ -10,6 +10,7 @@ Teacher and student start from the same noise. They compare with each other only
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import signal
@@ -69,8 +70,11 @@ def distil(args: argparse.Namespace, out: Path, per_step: float) -> dict[str, An
         cut = False
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
         cut = True
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it has saved a checkpoint by then
+            process.wait(60)
+        process.kill()
+        process.wait()
         at = max((int(p.name[5:]) for p in (out / "run" / "checkpoints").glob("step-*")), default=0)
         if at == 0:
             raise SystemExit("No step was taken in that time: raise --distil-seconds.") from None

@@ -11,7 +11,7 @@ from gpu.notes import Notes
 from gpu.runs import SHORT, reported
 
 WITHIN = 0.10  # of the plan
-SHARE = 0.6  # of what a run reserves, that it is left with to run out of memory
+SHARE = 0.6  # of what a run is planned to need, that it is left with
 
 
 def teacher(folder: Path, *, toy: bool) -> Path:
@@ -85,10 +85,9 @@ def plan(notes: Notes) -> None:
 
 def out_of_memory(notes: Notes) -> None:
     """Under a cap below what the run needs, one UserError names the settings that would help."""
-    from scm_distill import UserError, train
+    from scm_distill import UserError, plan_train, train
 
-    trained(recipe(notes, **{"train.memory": "fast"}), "whole", notes)
-    needed = torch.cuda.max_memory_reserved()
+    needed = plan_train(recipe(notes, **{"train.memory": "fast"})).memory_needed
     gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -101,6 +100,6 @@ def out_of_memory(notes: Notes) -> None:
         notes.expect("memory" in error.problem.lower(), f"the error is about something else: {error.problem[:200]}")
         notes.expect("saves about" in error.fix, f"no setting is named: {error.fix}")
     else:
-        notes.expect(False, f"a run that reserves {needed / 2**20:.0f} MiB fitted into {SHARE:.0%} of that")
+        notes.expect(False, f"a run that needs {needed / 2**20:.0f} MiB fitted into {SHARE:.0%} of that")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -221,4 +221,7 @@ def main(arguments: Sequence[str], stages: Sequence[Stage] = STAGES) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a Ctrl-C: what runs is ended
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

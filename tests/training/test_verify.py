@@ -1,7 +1,7 @@
 """The network that trains is held against its stock pipeline: every planted fault is found, and named."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -245,3 +245,29 @@ def test_a_lack_of_memory_while_a_teacher_is_read_is_told_as_one(
     monkeypatch.setattr(UNet2DConditionModel, "forward", full)
     with pytest.raises(UserError, match="Out of memory: CUDA"):
         inspect(folder_of("sd15"), overrides={"teacher.call": zoo.FAMILIES["sd15"].call})
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """TF32 allowed in products and convolutions."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_every_comparison_is_made_without_tf32(
+    tf32: None, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[bool, bool]] = set()
+    forward = UNet2DConditionModel.forward
+
+    @functools.wraps(forward)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", watched)
+    inspect(folder_of("sd15"), overrides={"teacher.call": zoo.FAMILIES["sd15"].call})
+    assert seen == {(False, False)}
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (True, True)

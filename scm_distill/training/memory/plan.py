@@ -6,12 +6,11 @@ read lengths off them. A network that needs contents all the same is measured, o
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, product
+from itertools import product
 from typing import Any, Literal
-from unittest import mock
 
 import psutil
 import torch
@@ -263,7 +262,12 @@ class Planner:
 
         try:
             noise = torch.full((n,), F_teacher.clock.t_max)  # the times of fake samples are not known
-            with _two_chunks() if fake else nullcontext(), F_teacher.knowing(noise if fake else None), mode, tracker:
+            with (
+                attention.first_chunks(2) if fake else nullcontext(),
+                F_teacher.knowing(noise if fake else None),
+                mode,
+                tracker,
+            ):
                 x, t, cond = rows(self.x), rows(self.t), {name: rows(v) for name, v in self.cond.items()}
                 if work == "step":
                     objective = Objective(o.sigma_d, o.c, o.normalization, o.warmup_steps, o.velocity)
@@ -277,9 +281,3 @@ class Planner:
                 handle.remove()
             student.zero_grad()
         return tracker.peak
-
-
-def _two_chunks() -> AbstractContextManager[Any]:
-    """Within it attention computes two of its chunks only, whose peak is that of all."""
-    parts = attention._parts
-    return mock.patch.object(attention, "_parts", lambda q, k: islice(parts(q, k), 2))

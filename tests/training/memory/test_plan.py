@@ -35,6 +35,7 @@ class Timestep:
     """How transformers of diffusers take their time."""
 
     batchable = True
+    known = None
 
     def __call__(self, net: nn.Module, x: Tensor, k: Tensor, cond: Any) -> Tensor:
         return net(x, timestep=k, **cond, return_dict=False)[0]
