@@ -42,7 +42,9 @@ def train(
 
         folder = arguments.run_folder(recipe, out)
         if dry_run:
-            console.facts(_plan_facts(train.plan_train(settings, processes=world)), as_json=as_json)
+            with console.Live(quiet=as_json) as live:
+                plan = train.plan_train(settings, processes=world, report=live)
+            console.facts(_plan_facts(plan), as_json=as_json)
             return
         if num_processes and num_processes > 1:
             train.check(settings, folder, resume, world=world)

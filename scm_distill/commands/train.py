@@ -19,6 +19,7 @@ from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResu
 from scm_distill.errors import UserError
 from scm_distill.export import bundle
 from scm_distill.maths.cond import unguided
+from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
 from scm_distill.training import batches, checkpoint, environment, latents, networks, run, setup, signals
 from scm_distill.training.memory.plan import ROOM, Planner, available
@@ -47,24 +48,31 @@ def check(recipe: config.Recipe, folder: Path, resume: str | None, *, world: int
 
 @quiet()
 @short_of_memory.told("Out of memory", TOO_LARGE)
-def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int = 1) -> TrainPlan:
+def plan_train(
+    recipe: AnyRecipe, *, overrides: Overrides = (), processes: int = 1, report: Reporter | None = None
+) -> TrainPlan:
     """What `train` would do in so many processes, from the real teacher and data; nothing is written.
 
-    `recipe` and `overrides` are as in `read_recipe`. Raises UserError where recipe, teacher, data or the planned push
-    would keep `train` from its first step.
+    `recipe` and `overrides` are as in `read_recipe`. The teacher is read on the device of the run; where that is too
+    small, on the CPU, which `report` hears. Raises UserError where recipe, teacher, data or the planned push would keep
+    `train` from its first step.
     """
-    recipe = read_recipe(recipe, overrides)
+    recipe, report = read_recipe(recipe, overrides), report or Silent()
     _check_devices(recipe, processes)
     check_paths(recipe)
-    loaded = networks.load_teacher(recipe)
-    source = open_source(recipe, loaded.teacher)
-    teacher, reading = loaded.teacher, loaded.teacher.reading
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    planner, free = _planner(recipe, loaded, processes, device), available(device)
+    report.begin("dry run", 3)
+    loaded, planner = _read(recipe, processes, device, report)
+    report.advance(1)
+    source = open_source(recipe, loaded.teacher)
+    report.advance(2)
+    teacher, reading, free = loaded.teacher, loaded.teacher.reading, available(device)
     memory = planner.fit(recipe, free)
     needed = planner.estimate(recipe, memory)
     short = needed.total > ROOM * free
+    report.advance(3)
+    report.end()
     return TrainPlan(
         repo=recipe.teacher.repo,
         denoiser=type(teacher.net).__name__,
@@ -90,6 +98,23 @@ def plan_train(recipe: AnyRecipe, *, overrides: Overrides = (), processes: int =
         steps=recipe.train.steps,
         epochs=round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
     )
+
+
+def _read(
+    recipe: config.Recipe, world: int, device: torch.device, report: Reporter
+) -> tuple[networks.LoadedTeacher, Planner]:
+    """The teacher on `device`, or on the CPU where that has too little memory, and the planner of a run on `device`."""
+    micro = batches.micro_batch(recipe, world)
+    try:
+        loaded = networks.load_teacher(recipe, device, micro)
+        return loaded, _planner(recipe, loaded, world, device)
+    except Exception as error:
+        if device.type == "cpu" or not out_of_memory(error):
+            raise
+        report.say(f"this {device.type} device does not hold the teacher in float32: it is read on the CPU instead")
+    torch.cuda.empty_cache()
+    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro)
+    return loaded, _planner(recipe, loaded, world, device)
 
 
 def _planner(recipe: config.Recipe, loaded: networks.LoadedTeacher, world: int, device: torch.device) -> Planner:
