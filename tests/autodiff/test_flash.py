@@ -16,6 +16,7 @@ from scm_distill.autodiff import flash, flash_launch
 from scm_distill.autodiff.flash_tiles import Tile
 
 KERNEL = "scm_distill.autodiff.flash_kernel"
+CHANGED = ("condition", "tensor_descriptor_base")  # with tensor, dtype and the modules
 B, H, N, M, D = 2, 2, 37, 21, 16
 
 
@@ -24,10 +25,13 @@ def interpreter() -> Iterator[Any]:
     """Load the kernel anew, interpreted, and forget it afterwards: other tests of this process see no interpreter.
 
     Triton decides when a function is decorated, and diffusers has imported Triton by now: the two functions of its
-    standard library that the kernel calls must be interpreted too.
+    standard library that the kernel calls must be interpreted too. The interpreter changes Triton's language, and
+    leaves it so where one interpreted function calls another.
     """
     pytest.importorskip("triton")
     tl = importlib.import_module("triton.language")
+    parts = (tl, tl.core, tl.math, tl.tensor, tl.dtype, *(getattr(tl, n) for n in CHANGED if hasattr(tl, n)))
+    language = [(part, dict(vars(part))) for part in parts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         Interpreted = importlib.import_module("triton.runtime.interpreter").InterpretedFunction
@@ -41,6 +45,12 @@ def interpreter() -> Iterator[Any]:
         sys.modules.pop(KERNEL)
         if before is not None:
             sys.modules[KERNEL] = before
+    for part, was in language:
+        for name, value in list(vars(part).items()):
+            if name not in was:
+                delattr(part, name)
+            elif was[name] is not value:
+                setattr(part, name, was[name])
 
 
 def draws(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> list[torch.Tensor]:
