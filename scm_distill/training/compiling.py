@@ -39,15 +39,25 @@ def wanted(recipe: config.Recipe, memory: Memory, device: torch.device) -> Compi
 
 
 @contextmanager
-def heard(modules: list[nn.Module], report: Reporter) -> Iterator[None]:
-    """A context for the first pass and backward of compiled `modules`, in which they are compiled: `report` hears it.
+def heard(how: Compile, modules: list[nn.Module], report: Reporter) -> Iterator[None]:
+    """A context for the first pass and backward of what is compiled: the `modules`, or the step; `report` hears it.
 
-    Blocks that are compiled later, for other sizes of their inputs, are named too.
+    Blocks that are compiled later, for other sizes of their inputs, are named too. One graph has no parts to hear of:
+    hooks in it would be traced.
     """
+    what = f"{len(modules)} blocks" if how == "blocks" else "the step as one graph"
     report.say(
-        f"compiling {len(modules)} blocks, which takes minutes the first time; the code stays in {inductor_cache()}; "
+        f"compiling {what}, which takes minutes the first time; the code stays in {inductor_cache()}; "
         "train.compile=off switches this off"
     )
+    if how != "blocks":
+        report.begin("compile the step", 1)
+        try:
+            yield
+            report.advance(1)
+        finally:
+            report.end()
+        return
     total, done = 2 * len(modules), 0
     compiled.LEVELS.heard = compiled.CALLS.heard = lambda _: None
 

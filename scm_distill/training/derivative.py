@@ -199,7 +199,7 @@ def _cheapest(
     if how != "off":
         few = trial.first(micro)  # a compiled pass is made for one number of samples
         expected, fast = few.gradient(two), OnePass(modules, memory, how)
-        with compiling.heard(modules, report):
+        with compiling.heard(how, modules, report):
             reason = _wrong(few, fast, expected, allowed)
         if not reason:
             return fast, ""

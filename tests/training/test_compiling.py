@@ -1,7 +1,7 @@
 """When blocks are compiled, what is heard of it, and what happens where that gives something else."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def begin(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.setattr(compiled, "LEVELS", compiled.Kinds(compiled.LEVELS.function))
     monkeypatch.setattr(compiled, "CALLS", compiled.Kinds(compiled.CALLS.function))
+    monkeypatch.setattr(compiled, "whole", cache(compiled.whole.__wrapped__))
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_of(make_teacher()))
     for part in ("samples", "checkpoints"):
@@ -76,17 +77,18 @@ def begin(
 
 
 @pytest.mark.wide
-def test_a_compiled_run_takes_the_steps_of_an_eager_one(begin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiles", ["blocks", "step"])
+def test_a_compiled_run_takes_the_steps_of_an_eager_one(begin: Any, compiles: str) -> None:
     ends = []
-    for how in ("off", "blocks"):
+    for how in ("off", compiles):
         made, heard = begin(f"train.compile={how}", "train.steps=2", "train.evaluate_every=2")
         trained = training_run.Run(made).train()
         ends.append(torch.cat([p.flatten() for p in trained.student.parameters()]))
     assert isinstance(made.velocity, compiling.CompiledTeacher)
-    assert made.derivative.compile == "blocks"
+    assert made.derivative.compile == compiles
     assert "train.compile=off switches this off" in heard.said
     _, total, done = next(x for x in heard.phases if x[0].startswith("compile"))
-    assert total == 2 * len(made.derivative.blocks)
+    assert total == (2 * len(made.derivative.blocks) if compiles == "blocks" else 1)
     assert done == list(range(1, total + 1))
     assert torch.allclose(*ends, rtol=1e-4, atol=1e-6)
 
