@@ -7,9 +7,7 @@ import torch
 
 from scm_distill import config
 from scm_distill.errors import UserError
-from scm_distill.training.memory.plan import Planner, gib
-
-WIDTH = {"fp32": 1, "bf16": 2, "int8": 4}  # bytes of a float32 weight by those of a narrowed one
+from scm_distill.training.memory.plan import NARROWER, Planner, gib
 
 
 def check(recipe: config.Recipe, planner: Planner) -> None:
@@ -38,7 +36,7 @@ def needed(recipe: config.Recipe, planner: Planner, processes: int) -> dict[str,
     """
     student = sum(p.nbytes for p in planner.network.parameters())
     trained = sum(p.nbytes for p in planner.network.parameters() if p.requires_grad)
-    teacher = sum(p.nbytes for p in planner.F_teacher.parameters()) // WIDTH[recipe.teacher.dtype]
+    teacher = sum(p.nbytes for p in planner.F_teacher.parameters()) // NARROWER[recipe.teacher.dtype]
     away = recipe.train.offload
     return {
         "offloaded teachers": processes * teacher * ("teacher" in away),

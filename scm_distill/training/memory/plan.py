@@ -32,6 +32,7 @@ from scm_distill.training.memory.trace import AllocationTracker, Peak, fake_copy
 from scm_distill.training.student import shares
 
 ROOM = 0.92  # of the free memory may be planned for: the rest is workspaces and what the allocator cannot reuse
+NARROWER = {"fp32": 1, "bf16": 2, "int8": 4}  # how often a teacher's weight fits in a float32 one, by teacher.dtype
 
 Work = Literal["step", "evaluation", "check"]  # of training, of the teacher without a graph, of the first JVP
 MakeDerivative = Callable[[list[nn.Module], Memory], Derivative]
@@ -141,7 +142,7 @@ class Planner:
             "gradients": trained,
             "optimizer": 2 * trained,
             "ema": self._ema(recipe, world) if "ema" not in self._offloaded(recipe) else 2 * self._largest(),
-            "teacher": self._teacher(recipe, world) // {"fp32": 1, "bf16": 2, "int8": 4}[recipe.teacher.dtype],
+            "teacher": self._teacher(recipe, world) // NARROWER[recipe.teacher.dtype],
             "gathered": gathered,
         }
 
