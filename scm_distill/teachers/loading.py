@@ -108,9 +108,9 @@ def _from_pretrained(
         loaded = DiffusionPipeline.from_pretrained(
             folder, revision=revision, use_safetensors=safe, **{named: dtype}, **there, **modules
         )
-        loaded.register_modules(**modules)  # for Wan, from_pretrained loads the folder's own over it
-        settings = {name: value for name, value in parts.items() if name not in modules}
-        loaded.register_to_config(**settings)
+        # For Wan, from_pretrained loads the folder's own over it; an old index may not name a part of today's class.
+        loaded.register_modules(**{name: part for name, part in parts.items() if name in loaded.components})
+        loaded.register_to_config(**{name: v for name, v in parts.items() if name not in loaded.components})
         return loaded
     except Exception as error:  # as above
         if out_of_memory(error):
