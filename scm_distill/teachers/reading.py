@@ -146,7 +146,7 @@ def _learn_scale(convention: Convention, stock: StockCall, arguments: dict[str, 
               .steps[0].calls[0].arguments["guidance"].flatten()[0])
         for w in (1.0, 2.0)
     )  # fmt: skip
-    if abs(two - 2 * one) > 1e-4 * abs(two) or one == 0:
+    if not abs(two - 2 * one) <= 1e-4 * abs(two) or one == 0:
         raise Unclear(f"its denoiser is told the guidance scale in a way that is not a multiple of it ({one}, {two})")
     unit, dtype = one, arguments["guidance"].dtype
     convention.batched.pop("guidance", None)
@@ -261,7 +261,7 @@ def _check_scaling(step: Step, x: Tensor) -> None:
     """Raises Unclear where the denoiser's input `x` is not a multiple of the scheduler's sample."""
     sample = step.sample[:1].reshape(x.shape).double()
     ratio = (x.double() * sample).sum() / sample.square().sum()
-    if (x.double() - ratio * sample).abs().max() > 1e-4 * x.abs().max():
+    if not (x.double() - ratio * sample).abs().max() <= 1e-4 * x.abs().max():
         raise Unclear("its denoiser is not given a multiple of the scheduler's sample")
 
 
