@@ -5,8 +5,7 @@ What was learnt is kept with reference steps, the inputs and outputs of steps of
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,11 +17,12 @@ from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
 from scm_distill.teachers import scheduler as schedules
-from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
+from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
 from scm_distill.teachers.guidance import fit, nfe, split
+from scm_distill.teachers.reference_steps import Recorder, ReferenceStep, with_scale
 from scm_distill.teachers.scheduler import Schedule
 from scm_distill.teachers.stock_call import TIMES, StockCall, modality_of, refusal
-from scm_distill.teachers.trace import ReferenceStep, Step, Trace
+from scm_distill.teachers.trace import Trace
 
 PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers
 PROBE_SCALE = 3.0  # of guidance, in the probe
@@ -92,9 +92,11 @@ def _read(stock: StockCall) -> Reading:
     convention.sign *= schedule.sign
     _check_fractions(convention, stock, plain)
     reading = Reading(stock, convention, schedule, None, "", off, unconditional_first=True)
-    reading.reference_steps = [_reference_step(reading, plain.steps, i, convention.cond(arguments)) for i in range(2)]
-    reading.reference_steps.append(_pair(reading))
-    _learn_guidance(reading)
+    recorder = Recorder(stock, convention, schedule)
+    reading.reference_steps = [recorder.step(plain.steps, i, convention.cond(arguments)) for i in range(2)]
+    ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
+    reading.reference_steps.append(recorder.pair(stock.watch(stock.arguments(ids, 2, scale=off), steps=1).steps[0]))
+    _learn_guidance(reading, recorder)
     return reading
 
 
@@ -184,88 +186,7 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
         raise Unclear("its denoiser rounds its time to integers, so it has no derivative in time")
 
 
-def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dict[str, Tensor]:
-    """`cond` of one sample with the guidance scale `w`, if that is an input of the denoiser."""
-    if convention.scale_of is None:
-        return cond
-    return {**cond, SCALE: torch.full((1,), w)}
-
-
-def _reference_step(
-    reading: Reading, steps: Sequence[Step], i: int, cond: dict[str, Tensor], what: str = "plain"
-) -> ReferenceStep:
-    """Step `i` of a stock call, with the conditions `cond` of its first sample. Raises Unclear."""
-    stock, convention, schedule = reading.stock, reading.convention, reading.schedule
-    step, call = steps[i], steps[i].calls[0]
-    if convention.scale_of:
-        embedded = float(at(call.arguments, convention.scale_of[0]).flatten()[0])
-        cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
-    tau = float(call.arguments[convention.time].flatten()[0])
-    x = convention.sample(call.arguments)
-    native = schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
-    _check_scaling(step, x)
-    sigma, config = _noise(schedule, stock, step.sigma), stock.pipeline.scheduler.config
-    next_x, times = _ddim_step(reading, steps[i : i + 2], tau, sigma) if what == "plain" else (None, None)
-    unclipped = what == "plain" and not (config.get("clip_sample") or config.get("thresholding"))
-    return ReferenceStep(
-        what=what,
-        x_nat=x,
-        t=lambda d: schedule.t_of(tau, None, d),
-        cond=cond,
-        native=native,
-        next_x_nat=next_x,
-        step=times,
-        tau=tau,
-        t_of_sigma=None if sigma is None or schedule.kind == "vp" else lambda d: schedule.t_of(tau, sigma, d),
-        x_0=step.x_0[:1].reshape(1, *convention.sample_shape) if unclipped and step.x_0 is not None else None,
-    )
-
-
-def _ddim_step(
-    reading: Reading, steps: Sequence[Step], tau: float, sigma: float | None
-) -> tuple[Tensor | None, Callable[[float], tuple[float, float]] | None]:
-    """Of two steps, the first a DDIM step at `tau` and `sigma`: the second's x_nat, and both times by sigma_d."""
-    scheduler, convention, schedule = reading.stock.pipeline.scheduler, reading.convention, reading.schedule
-    if len(steps) < 2 or type(scheduler).__name__ not in schedules.FIRST_STEP_IS_DDIM:
-        return None, None
-    after = steps[1].calls[0].arguments
-    next_tau, next_sigma = float(after[convention.time].flatten()[0]), _noise(schedule, reading.stock, steps[1].sigma)
-
-    def times(d: float) -> tuple[float, float]:
-        return schedule.t_of(tau, sigma, d), schedule.t_of(next_tau, next_sigma, d)
-
-    # DDIM steps to tau - K / steps, whatever comes next: with linspace spacing that is another time.
-    follows = sigma is not None or abs(tau - next_tau - (scheduler.config.num_train_timesteps // 2)) < 1
-    return (convention.sample(after) if follows else None), times
-
-
-def _pair(reading: Reading) -> ReferenceStep:
-    """A step of two samples with different conditions, which shows how the batch is arranged."""
-    stock, convention = reading.stock, reading.convention
-    ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
-    step = stock.watch(stock.arguments(ids, 2, scale=reading.off), steps=1).steps[0]
-    arguments = step.calls[0].arguments
-    first = _reference_step(reading, [step], 0, convention.cond(arguments), "two samples")
-    native = reading.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-    cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
-    return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
-
-
-def _noise(schedule: Schedule, stock: StockCall, sigma: float | None) -> float | None:
-    """`sigma` as the share of noise; some flow schedulers count the share of data."""
-    inverted = schedule.kind == "flow" and stock.pipeline.scheduler.config.get("invert_sigmas", False)
-    return 1 - sigma if inverted and sigma is not None else sigma
-
-
-def _check_scaling(step: Step, x: Tensor) -> None:
-    """Raises Unclear where the denoiser's input `x` is not a multiple of the scheduler's sample."""
-    sample = step.sample[:1].reshape(x.shape).double()
-    ratio = (x.double() * sample).sum() / sample.square().sum()
-    if not (x.double() - ratio * sample).abs().max() <= 1e-4 * x.abs().max():
-        raise Unclear("its denoiser is not given a multiple of the scheduler's sample")
-
-
-def _learn_guidance(reading: Reading) -> None:
+def _learn_guidance(reading: Reading, recorder: Recorder) -> None:
     """Note the rule by which the pipeline combines its two predictions, or why none was found, and guided steps."""
     stock, convention = reading.stock, reading.convention
     if convention.scale_of or stock.guided_by is None:
@@ -293,4 +214,4 @@ def _learn_guidance(reading: Reading) -> None:
         assert half is not None
         (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
         cond = {**with_unconditional(c, u), SCALE: w}
-        reading.reference_steps.append(_reference_step(reading, guided.steps, i, cond, "guided"))
+        reading.reference_steps.append(recorder.step(guided.steps, i, cond, "guided"))
