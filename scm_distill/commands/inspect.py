@@ -90,6 +90,9 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
         return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
     if not tangent.exact:
         return "can be distilled with objective.tangent=difference: it has no exact derivative"
+    assert tangent.difference is not None
+    if not tangent.difference <= derivative.AGREE:
+        return f"cannot be trusted: its exact derivative differs from a difference by {tangent.difference:.1e}"
     return "can be distilled"
 
 

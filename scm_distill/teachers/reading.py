@@ -134,7 +134,7 @@ def _learn_scale(convention: Convention, stock: StockCall, arguments: dict[str, 
               .steps[0].calls[0].arguments["guidance"].flatten()[0])
         for w in (1.0, 2.0)
     )  # fmt: skip
-    if abs(two - 2 * one) > 1e-4 * abs(two) or one == 0:
+    if not abs(two - 2 * one) <= 1e-4 * abs(two) or one == 0:
         raise Unclear(f"its denoiser is told the guidance scale in a way that is not a multiple of it ({one}, {two})")
     unit, dtype = one, arguments["guidance"].dtype
     convention.batched.pop("guidance", None)

@@ -202,7 +202,7 @@ def keep_time_exact(F: Network, recipe: config.Recipe, x_t: Tensor, t: Tensor, c
         return
     left = exact_time.exact_time(F, x_t, t, cond, dtype)
     report.say(f"bf16: the sinusoids of the time are off by {left:.1e}")
-    if left > exact_time.ROUNDED:
+    if not left <= exact_time.ROUNDED:
         raise UserError(
             f"In bf16 this network rounds its time: its sinusoids are off by {left:.1e}.", "Set train.precision=fp32."
         )
