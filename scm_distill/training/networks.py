@@ -108,7 +108,8 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
     why = "it is unconditional or takes labels only" if reading is None else reading.no_guidance
     told = reading is not None and reading.convention.scale_of is not None
     if teacher.rule is None and not told:
-        raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
+        fix = reading.guidance_fix if reading else "Leave guidance.scale away."
+        raise UserError(f"This teacher cannot be guided: {why}.", fix)
     if recipe.guidance.dropout and teacher.rule is None:
         raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
     if recipe.guidance.dropout and teacher.in_effect(recipe.guidance) != recipe.guidance:
