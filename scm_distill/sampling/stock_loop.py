@@ -43,8 +43,8 @@ def ddim(
 ) -> Tensor:
     """x_0 (N, ...) by stock DDIM, deterministic, in `steps` NFE (at most one a time of the schedule) from eps (N, ...).
 
-    `scheduler` is the teacher's own, whose configuration DDIM takes over.
+    `scheduler` is the teacher's own, whose configuration DDIM takes over, the defaults of its class included.
     """
-    config: Any = scheduler.config
-    scheduler = DDIMScheduler.from_config(config)
+    config: Any = scheduler.config  # what "_use_default_values" names, from_config takes from DDIM's own defaults
+    scheduler = DDIMScheduler.from_config({key: v for key, v in config.items() if key != "_use_default_values"})
     return loop(net, scheduler, eps, cond, min(steps, len(scheduler.alphas_cumprod)))

@@ -1,18 +1,22 @@
 """What a few families do differently."""
 
 import importlib
+import json
 import pkgutil
 from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+import zoo
 from diffusers import StableDiffusionPipeline
 from teachers.conftest import TeacherOf
 from torch import Tensor, nn
 
+from scm_distill import teachers
 from scm_distill.autodiff.forward_ad import jvp
 from scm_distill.teachers import families
 from scm_distill.teachers.convention import Convention
@@ -165,6 +169,35 @@ def test_stable_diffusions_new_input_leaves_the_weights_alone(teacher_of: Teache
     assert all(torch.equal(wider.state_dict()[name], value) for name, value in net.state_dict().items())
     assert net.config.time_cond_proj_dim is None
     assert stable_diffusion.with_input(wider) is wider
+
+
+def without(file: Path, *keys: str) -> None:
+    """Take keys out of a JSON file, as an older diffusers would have written it."""
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in content.items() if key not in keys}))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_stable_diffusions_input_is_made_where_the_folder_is_older_than_its_key(name: str, tmp_path: Path) -> None:
+    net = zoo.load_all()[name].pipeline().unet
+    net.save_pretrained(str(tmp_path))
+    without(tmp_path / "config.json", "time_cond_proj_dim", "timestep_post_act", "conv_in_kernel")
+    old = type(net).from_pretrained(str(tmp_path))
+    wider = stable_diffusion.with_input(old)
+    assert wider.config.time_cond_proj_dim == stable_diffusion.CHANNELS
+    assert wider.state_dict().keys() - net.state_dict().keys() == {"time_embedding.cond_proj.weight"}
+
+
+def test_an_index_that_is_older_than_a_part_of_its_class_is_exported_without_it(tmp_path: Path) -> None:
+    family = zoo.load_all()["wan"]
+    family.pipeline().save_pretrained(str(tmp_path / "teacher"))
+    without(tmp_path / "teacher" / "model_index.json", "transformer_2", "boundary_ratio", "expand_timesteps")
+    teacher = teachers.load(str(tmp_path / "teacher"), call=family.call)
+    teacher.source.load(**teacher.family.parts()).save_pretrained(str(tmp_path / "export"))
+    index = json.loads((tmp_path / "export" / "model_index.json").read_text())
+    assert index["transformer_2"] == [None, None]
+    assert index["boundary_ratio"] is None
+    assert diffusers.DiffusionPipeline.from_pretrained(str(tmp_path / "export")).transformer_2 is None
 
 
 @torch.no_grad()

@@ -26,7 +26,8 @@ def with_input(net: Any) -> Any:
     """The same UNet with an input for the guidance scale whose weights are zero: the scale changes nothing yet."""
     if net.config.time_cond_proj_dim is not None:
         return net
-    wider = type(net).from_config({**net.config, "time_cond_proj_dim": CHANNELS})
+    # As a keyword: a key inside the configuration is passed over where the folder's own file lacked it.
+    wider = type(net).from_config(net.config, time_cond_proj_dim=CHANNELS)
     missing = wider.load_state_dict(net.state_dict(), strict=False).missing_keys
     for name in missing:  # the new layer, and nothing else
         wider.get_parameter(name).zero_()
