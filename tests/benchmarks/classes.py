@@ -29,17 +29,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 import diffusers
 import torch
-import zoo
-from hub_parts import Missing, made_here, packages
 
 import scm_distill
 from scm_distill import UserError
 from scm_distill.teachers.stock_call import RESERVED
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import zoo
+from hub_parts import Missing, made_here, packages
 
 KINDS: dict[str, str] = {
     "text to image": """AuraFlow BriaFibo2 BriaFibo Bria Chroma CogView3Plus CogView4 Cosmos2TextToImage DreamLite
@@ -91,6 +91,16 @@ def awaken(pipeline: Any) -> None:
                     parameter.add_(0.1 * torch.randn_like(parameter))
 
 
+def widen(pipeline: Any) -> None:
+    """Give a text encoder an entry for each token of its tokenizer: those of the Hub know fewer tokens than ours."""
+    for name, tokenizer in pipeline.components.items():
+        encoder = getattr(pipeline, name.replace("tokenizer", "text_encoder"), None)
+        if not name.startswith("tokenizer") or tokenizer is None or not hasattr(encoder, "resize_token_embeddings"):
+            continue
+        if encoder.get_input_embeddings().num_embeddings < len(tokenizer):
+            encoder.resize_token_embeddings(len(tokenizer))
+
+
 def plain(pipeline: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Of the arguments of a test's call, those that a recipe can hold as teacher.call."""
     known = inspect.signature(pipeline.__call__).parameters
@@ -124,7 +134,8 @@ def build(checkout: Path, name: str, folder: Path) -> tuple[dict[str, Any], str]
             with made_here(), torch.random.fork_rng():
                 torch.random.manual_seed(0)
                 components = case.get_dummy_components()
-                pipeline = getattr(diffusers, name)(**{k: v for k, v in components.items() if k not in OWN})
+                pipeline = getattr(diffusers, name)(**{k: None if k in OWN else v for k, v in components.items()})
+                widen(pipeline)
                 awaken(pipeline)
                 pipeline.save_pretrained(str(folder))
             wanted = inspect.signature(case.get_dummy_inputs).parameters
@@ -227,7 +238,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(CLASSES), default=[], metavar="CLASS")
     parser.add_argument("--again", nargs="*", choices=[EXPORTED, REFUSED, FAULT, UNBUILT], default=[])
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a class may take")
-    parser.add_argument("--out", type=Path, default=HERE / "classes.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     sys.path.insert(0, str(asked.checkout))
     packages()

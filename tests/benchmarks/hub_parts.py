@@ -17,9 +17,10 @@ from typing import Any
 import torch
 import transformers
 from diffusers import ConfigMixin, ModelMixin
+from diffusers.models.transformers import transformer_cosmos
 from diffusers.pipelines import cosmos
-from diffusers.pipelines.omnigen import pipeline_omnigen, processor_omnigen
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+from diffusers.pipelines.omnigen import pipeline_omnigen, processor_omnigen
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -34,7 +35,8 @@ from transformers import (
 from zoo import audio, parts
 
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}{{ message.content }}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}"
     "{% else %}{% for part in message.content %}{{ part.text or '' }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -44,8 +46,8 @@ SPECIAL = [
 ]  # fmt: skip
 PRINTED = [chr(code) for code in range(33, 127)]
 T5: dict[str, Any] = {
-    "vocab_size": 200, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4, "is_encoder_decoder": False,
-    "use_cache": False,
+    "vocab_size": 200, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4,
+    "is_encoder_decoder": False, "use_cache": False,
 }  # fmt: skip
 LANGUAGE: dict[str, Any] = {
     "vocab_size": 200, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -162,7 +164,7 @@ def _extractor(kind: Any, name: str, options: dict[str, Any]) -> Any:
     return kind()
 
 
-KINDS: tuple[tuple[type, Callable[..., Any]], ...] = (
+KINDS: tuple[tuple[Any, Callable[..., Any]], ...] = (
     (AutoTokenizer, _tokenizer),
     (PreTrainedTokenizerBase, _tokenizer),
     (AutoConfig, _config),
@@ -178,12 +180,12 @@ def made_here() -> Iterator[None]:
     """A context in which `from_pretrained` of what is not on this machine gives a tiny stand-in, or raises Missing."""
     before = [(owner, owner.__dict__["from_pretrained"]) for owner, _ in KINDS]
     for owner, make in KINDS:
-        setattr(owner, "from_pretrained", classmethod(_patched(owner.__dict__["from_pretrained"].__func__, make)))
+        owner.from_pretrained = classmethod(_patched(owner.__dict__["from_pretrained"].__func__, make))
     try:
         yield
     finally:
         for owner, function in before:
-            setattr(owner, "from_pretrained", function)
+            owner.from_pretrained = function
 
 
 def _patched(original: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,11 +210,19 @@ def packages() -> None:
         owner = importlib.import_module(f"{cosmos.__name__}.{path.stem}")
         if hasattr(owner, "CosmosSafetyChecker"):
             vars(owner)["CosmosSafetyChecker"] = sys.modules["cosmos_guardrail"].CosmosSafetyChecker
-    if (
-        importlib.util.find_spec("torchvision") is None
-    ):  # OmniGen transforms pictures with it, and has none to transform
-        nothing = types.SimpleNamespace(
-            **dict.fromkeys(("Compose", "Lambda", "ToTensor", "Normalize"), lambda *_, **__: None)
-        )
-        vars(processor_omnigen)["transforms"] = nothing
-        vars(pipeline_omnigen)["OmniGenMultiModalProcessor"] = processor_omnigen.OmniGenMultiModalProcessor
+    if importlib.util.find_spec("torchvision") is None:
+        no_pictures()
+
+
+def no_pictures() -> None:
+    """What pipelines take from torchvision at import, without torchvision; no picture is ever transformed."""
+    nothing: dict[str, Any] = dict.fromkeys(("Compose", "Lambda", "ToTensor", "Normalize"), lambda *_, **__: None)
+    vars(processor_omnigen)["transforms"] = types.SimpleNamespace(**nothing)
+    vars(pipeline_omnigen)["OmniGenMultiModalProcessor"] = processor_omnigen.OmniGenMultiModalProcessor
+
+    def resize(mask: torch.Tensor, size: list[int], interpolation: str) -> torch.Tensor:
+        return torch.nn.functional.interpolate(mask, size, mode=interpolation)
+
+    vars(transformer_cosmos)["transforms"] = types.SimpleNamespace(
+        functional=types.SimpleNamespace(resize=resize), InterpolationMode=types.SimpleNamespace(NEAREST="nearest")
+    )
