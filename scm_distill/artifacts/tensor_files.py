@@ -4,7 +4,6 @@ A file is 8 bytes of length, a JSON object {name: {dtype, shape, data_offsets}} 
 """
 
 import json
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,5 +85,3 @@ def empty_tensors(held: Mapping[str, Held]) -> "dict[str, torch.Tensor]":
         name: torch.empty(tensor.shape, dtype=known.get(tensor.dtype, torch.uint8), device="meta")
         for name, tensor in held.items()
     }
-
-

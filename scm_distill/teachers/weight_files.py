@@ -111,10 +111,18 @@ def variants(names: Collection[str]) -> set[str]:
 
 
 def _nothing(
-    absent: Sequence[Part], parts: Sequence[Part], names: Collection[str], repo: str, variant: str | None, *, pickle: bool
+    absent: Sequence[Part],
+    parts: Sequence[Part],
+    names: Collection[str],
+    repo: str,
+    variant: str | None,
+    *,
+    pickle: bool,
 ) -> UserError:
-    """Why there is no file to be read for the parts `absent`, and the settings with which there is, if there are any."""
-    which = f"{repo} holds no {'weights' if pickle else 'safetensors weights'}{f' of {variant}' * bool(variant)} of its "
+    """Why there is no file to be read for the parts `absent`, and the settings with which there is one, if any."""
+    which = (
+        f"{repo} holds no {'weights' if pickle else 'safetensors weights'}{f' of {variant}' * bool(variant)} of its "
+    )
     which += f"{', '.join(part.name for part in absent)}"
     options = [(None, False), *((v, False) for v in sorted(variants(names))), (None, True)]
     options += [(v, True) for v in sorted(variants(names))]

@@ -7,6 +7,7 @@ looked for in the loaded network, where it is.
 """
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import diffusers
 import torch
 from torch import Tensor, nn
 
 from scm_distill.artifacts import tensor_files
-from scm_distill.artifacts.layout import INDEX
 from scm_distill.errors import UserError, one_line
 from scm_distill.progress import Reporter
 from scm_distill.teachers import weight_files
@@ -29,7 +28,13 @@ from scm_distill.teachers.zero_init import zero_at_first
 
 PATIENCE = 2.0  # seconds of looking for NaN after which that is said
 STATISTICS = ("running_mean", "running_var")  # buffers that training makes, as it does parameters
-ADAPTER = (".lora_A.", ".lora_B.", ".base_layer.", ".lora_magnitude_vector", ".lora_embedding_")  # names of peft's layers
+ADAPTER = (
+    ".lora_A.",
+    ".lora_B.",
+    ".base_layer.",
+    ".lora_magnitude_vector",
+    ".lora_embedding_",
+)  # names of peft's layers
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,17 @@ def _check_names(
     if not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
         return  # the library says the former better, and only a quantizer knows its own names
     with torch.random.fork_rng(devices=[]):
-        compared = (_of_diffusers if part.of_diffusers else _of_transformers)(part.kind, folder, dict(held), sharded)
+        if part.of_diffusers:
+            compared = _of_diffusers(part.kind, folder, dict(held), sharded=sharded)
+        else:
+            compared = _of_transformers(part.kind, folder, dict(held))
     refuse_names(part.name, held, compared, repo)
     if compared.unexpected:
         n, first = len(compared.unexpected), compared.unexpected[0]
         report.say(f"{part.name}: {n} weight{'s' * (n > 1)} of its file {'are' if n > 1 else 'is'} not read: {first}")
 
 
-def _of_diffusers(kind: Any, folder: Path, held: dict[str, Tensor], sharded: bool) -> Compared:
+def _of_diffusers(kind: Any, folder: Path, held: dict[str, Tensor], *, sharded: bool) -> Compared:
     """The names by diffusers: of one file the attention blocks of old ones are renamed."""
     with accelerate.init_empty_weights():
         net = kind.from_config(kind.load_config(folder))
@@ -99,17 +107,18 @@ def _of_diffusers(kind: Any, folder: Path, held: dict[str, Tensor], sharded: boo
     if rename is not None and not sharded:
         rename(held)
     wanted = net.state_dict()
-    ignored = _matching(kind._keys_to_ignore_on_load_unexpected, held)
+    passed_over = kind._keys_to_ignore_on_load_unexpected or []
     wrong = [
         (name, tuple(held[name].shape), tuple(x.shape))
         for name, x in wanted.items()
         if name in held and held[name].shape != x.shape
     ]
     missing = [name for name in wanted if name not in held]
-    return Compared(_learnt(net, missing), [n for n in held if n not in wanted and n not in ignored], wrong)
+    unexpected = [n for n in held if n not in wanted and not any(re.search(rule, n) for rule in passed_over)]
+    return Compared(_learnt(net, missing), unexpected, wrong)
 
 
-def _of_transformers(kind: Any, folder: Path, held: dict[str, Tensor], _: bool) -> Compared:
+def _of_transformers(kind: Any, folder: Path, held: dict[str, Tensor]) -> Compared:
     """The names by transformers, which loads tensors without content into an empty network."""
     options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "device_map": {"": "meta"}}
     net, found = kind.from_pretrained(None, config=str(folder), state_dict=held, **options)
@@ -154,7 +163,7 @@ def refuse_names(part: str, held: Mapping[str, Tensor], compared: Compared, repo
 
 def _prefix(missing: Sequence[str], held: Mapping[str, Tensor]) -> str:
     """What most of the missing names have in front of them in the files; empty where they are not there."""
-    ends = {name: None for name in missing}
+    ends = dict.fromkeys(missing)
     found: Counter[str] = Counter()
     for name in held:
         for i, letter in enumerate(name):

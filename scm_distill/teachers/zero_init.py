@@ -11,10 +11,10 @@ aten: Any = torch.ops.aten
 
 
 class _Zeros(TorchDispatchMode):
-    """Follows which tensors hold zeros only, by what is done to them; on the meta device too, where they hold nothing."""
+    """Follows which tensors hold zeros only, by what is done to them; also on the meta device, where none holds any."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kept: dict[int, Tensor] = {}  # so that no storage is taken for one that is gone
         self.zero: set[int] = set()
 
