@@ -46,7 +46,7 @@ def inspect(
     report = report or Silent()
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, loaded = _open(str(teacher), overrides, device)
+    recipe, loaded = _open(str(teacher), overrides, device, report)
     read = loaded.teacher
     report.advance(1)
     F = loaded.F_teacher
@@ -95,11 +95,13 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
+def _open(
+    repo: str, overrides: Overrides, device: torch.device, report: Reporter
+) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
-    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True)
+    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True, report=report)
     sigma_d = loaded.F_teacher.sigma_d
     return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 

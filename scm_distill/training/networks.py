@@ -49,6 +49,7 @@ def load_teacher(
     *,
     own_sigma_d: bool = False,
     teacher: teachers.Teacher | None = None,
+    report: Reporter | None = None,
 ) -> LoadedTeacher:
     """Read the recipe's teacher, put it on `device`, and hold it against its stock pipeline. Writes nothing.
 
@@ -59,7 +60,7 @@ def load_teacher(
     source = recipe.teacher
     teacher = teacher or teachers.load(
         source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
-        config=source.config, call=source.call, device=device,
+        config=source.config, call=source.call, variant=source.variant, device=device, report=report,
     )  # fmt: skip
     sigma_d = recipe.objective.sigma_d
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
