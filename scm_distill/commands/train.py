@@ -116,14 +116,14 @@ def _read(
     """The teacher on `device`, or on the CPU where that has too little memory, and the planner of a run on `device`."""
     micro = batches.micro_batch(recipe, world)
     try:
-        loaded = networks.load_teacher(recipe, device, micro)
+        loaded = networks.load_teacher(recipe, device, micro, report=report)
         return loaded, _planner(recipe, loaded, world, device)
     except Exception as error:
         if device.type == "cpu" or not out_of_memory(error):
             raise
         report.say(f"this {device.type} device does not hold the teacher in float32: it is read on the CPU instead")
     torch.cuda.empty_cache()
-    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro)
+    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro, report=report)
     return loaded, _planner(recipe, loaded, world, device)
 
 

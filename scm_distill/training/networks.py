@@ -52,6 +52,7 @@ def load_teacher(
     *,
     own_sigma_d: bool = False,
     teacher: teachers.Teacher | None = None,
+    report: Reporter | None = None,
 ) -> LoadedTeacher:
     """Read the recipe's teacher, put it on `device`, and hold it against its stock pipeline. Writes nothing.
 
@@ -64,7 +65,7 @@ def load_teacher(
         few_step.refuse(recipe)
     teacher = teacher or teachers.load(
         source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
-        config=source.config, call=source.call, device=device,
+        config=source.config, call=source.call, variant=source.variant, device=device, report=report,
     )  # fmt: skip
     sigma_d = recipe.objective.sigma_d
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
@@ -114,7 +115,8 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
     why = "it is unconditional or takes labels only" if reading is None else reading.no_guidance
     told = reading is not None and reading.convention.scale_of is not None
     if teacher.rule is None and not told:
-        raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
+        fix = reading.guidance_fix if reading else "Leave guidance.scale away."
+        raise UserError(f"This teacher cannot be guided: {why}.", fix)
     if recipe.guidance.dropout and teacher.rule is None:
         raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
     if recipe.guidance.dropout and teacher.in_effect(recipe.guidance) != recipe.guidance:
