@@ -13,7 +13,7 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
+from scm_distill.teachers import families, pipeline_index, safety, stock_call, unet2d, weights
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -108,6 +108,7 @@ def _check_files(
             safe = None if allow_pickle else True
             folder = DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe)
         index = pipeline_index.read(folder, repo, None)
+        safety.check(index, repo)
         weights.check_files(Path(folder), index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         if out_of_memory(error):
