@@ -119,6 +119,7 @@ def cosines(folder: Path) -> list[float]:
     return sorted(found, reverse=True)
 
 
+@pytest.mark.wide
 def test_what_is_flagged_is_left_out_on_both_sides(trained: tuple[Path, str], tmp_path: Path) -> None:
     run = trained[0] / "run"
     export, teacher = run / "export", trained[0] / "teacher"
