@@ -12,7 +12,7 @@ from torch import nn
 
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d
+from scm_distill.teachers import families, intake, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -37,11 +37,12 @@ def load(
     stock call, such as height and num_frames. Raises UserError when it is missing, damaged, or cannot be read.
     """
     if repo.endswith(".safetensors"):
+        intake.check_file(Path(repo).expanduser(), pipeline, repo)
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
         again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
-        unet2d.check_parts(pipeline_index.read(folder, repo, revision), repo)  # before gigabytes are downloaded
+        intake.check(folder, repo, revision)  # before gigabytes are downloaded
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
