@@ -118,5 +118,5 @@ def _check_scaling(step: Step, x: Tensor) -> None:
     """Raises Unclear where the denoiser's input `x` is not a multiple of the scheduler's sample."""
     sample = step.sample[:1].reshape(x.shape).double()
     ratio = (x.double() * sample).sum() / sample.square().sum()
-    if (x.double() - ratio * sample).abs().max() > 1e-4 * x.abs().max():
+    if not (x.double() - ratio * sample).abs().max() <= 1e-4 * x.abs().max():
         raise Unclear("its denoiser is not given a multiple of the scheduler's sample")
