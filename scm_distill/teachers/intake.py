@@ -18,6 +18,7 @@ def check(folder: str, repo: str, revision: str | None) -> None:
     kind = pipeline_class.check(index, repo, text=beside is None and not refiner)
     unet2d.check_parts(index, repo)
     parts.check(index, kind, folder, repo)
+    parts.check_sizes(folder, index, repo, revision)
     if beside is not None:
         raise UserError(f"{repo} needs {beside[0]}: {beside[1]}.", pipeline_class.DRIVEN)
 

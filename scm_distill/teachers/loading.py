@@ -12,7 +12,7 @@ from torch import nn
 
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import families, intake, stock_call, unet2d
+from scm_distill.teachers import failures, families, intake, stock_call, unet2d
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -46,6 +46,12 @@ def load(
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
+    with failures.told(repo, "cannot be read", loaded.components, failures.SETTINGS):
+        return _read(loaded, source, call or {}, device)
+
+
+def _read(loaded: Any, source: Source, call: Mapping[str, Any], device: torch.device | None) -> Teacher:
+    """The teacher that a loaded pipeline is, moved to `device`; `call` as in `load`."""
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -55,7 +61,7 @@ def load(
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced_reading.read(stock_call.drive(loaded, call or {}))
+    reading = traced_reading.read(stock_call.drive(loaded, call))
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention

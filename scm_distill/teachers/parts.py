@@ -58,6 +58,7 @@ def _check_entries(entries: Mapping[str, Any], kind: type[DiffusionPipeline], re
     for name, value in entries.items():
         worded = isinstance(value, list | tuple) and all(v is None or isinstance(v, str) for v in value)
         needed = name in parameters and parameters[name].default is inspect.Parameter.empty
+        needed = needed or (name in optional and value is not None)
         if _is_part(value):
             if (value[0] is None) == (value[1] is None):
                 continue
@@ -145,6 +146,20 @@ def _check_files(name: str, kind: Any, folder: Path, repo: str) -> None:
         with path.open("rb") as file:
             if file.read(len(POINTER)) == POINTER:
                 raise UserError(f"{repo}: {path.name} of its {name} is {POINTED[0]}.", POINTED[1])
+
+
+def check_sizes(folder: str, index: Mapping[str, Any], repo: str, revision: str | None) -> None:
+    """Raise UserError where the sample_size of the denoiser in `folder`, a folder or a Hub id, is no size."""
+    for name in DENOISERS:
+        config = (_config_of(folder, name, revision) if _is_part(index.get(name)) else None) or {}
+        size = config.get("sample_size")
+        sizes = size if isinstance(size, list | tuple) and len(size) > 1 else [size]
+        if size is not None and not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes):
+            raise UserError(
+                f"{repo}: its {name}/config.json has {size!r} as sample_size, where a number above zero belongs, "
+                "or a pair of them.",
+                "Write the size that it was trained at, or download that file again.",
+            )
 
 
 def given_beside(folder: str, index: Mapping[str, Any], revision: str | None = None) -> tuple[str, str] | None:
