@@ -90,6 +90,9 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
         return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
     if not tangent.exact:
         return "can be distilled with objective.tangent=difference: it has no exact derivative"
+    assert tangent.difference is not None
+    if not tangent.difference <= derivative.AGREE:
+        return f"cannot be trusted: its exact derivative differs from a difference by {tangent.difference:.1e}"
     return "can be distilled"
 
 
@@ -121,7 +124,8 @@ def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
         return {**facts, "modality": None, "conditions": conditions, "guidance": None, "verified": None}
     convention = reading.convention
     batched = [*convention.batched, *sorted(convention.listed - {convention.x}), *sorted(convention.shared)]
-    guidance = f"{reading.stock.guided_by}: {reading.rule}, off at {reading.off:g}" if reading.rule else None
+    rule = reading.rule
+    guidance = f"{reading.stock.guided_by}: {rule}, {rule.says_off}" if rule else None
     return {
         **facts,
         "modality": reading.modality,
@@ -144,11 +148,12 @@ def _prepared(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) ->
     if reading is None:
         return TrainingData(NOTHING, Conditioning(teacher, None, recipe.guidance), None, [])
     prompts: list[Any] = ["a photo of a cat"] if reading.stock.driver == "prompt" else [0]
-    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    guidance = teacher.in_effect(recipe.guidance)
+    guided = teacher.rule is not None and guidance.scale is not None
     conditions = teachers.record(
-        reading, prompts, folder, guided=guided, negative=recipe.guidance.negative_prompt, identity="inspect"
+        reading, prompts, folder, guided=guided, negative=guidance.negative_prompt, identity="inspect"
     )
-    return TrainingData(NOTHING, Conditioning(teacher, conditions, recipe.guidance), None, prompts)
+    return TrainingData(NOTHING, Conditioning(teacher, conditions, guidance), None, prompts)
 
 
 def _adaptation(loaded: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from scm_distill import config, ranks
+from scm_distill import config, ranks, teachers
 from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
@@ -85,7 +85,7 @@ def plan_train(
         classes=teacher.classes,
         conditions=len(source.prompts) if reading else None,
         driver=reading.stock.driver if reading else None,
-        guidance=str(teacher.rule or reading.no_guidance) if reading else None,
+        guidance=_guidance(recipe, teacher),
         verified=loaded.verified,
         memory=f"{needed}, {memory} layout",
         memory_needed=needed.total,
@@ -98,6 +98,15 @@ def plan_train(
         steps=recipe.train.steps,
         epochs=round(recipe.train.steps * recipe.train.batch_size / len(source), 1),
     )
+
+
+def _guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> str | None:
+    """The rule by which the teacher guides the student, or why it does not; None for a pixel UNet."""
+    if teacher.reading is None:
+        return None
+    if teacher.in_effect(recipe.guidance) != recipe.guidance:
+        return f"off at scale {recipe.guidance.scale:g}"
+    return str(teacher.rule or teacher.reading.no_guidance)
 
 
 def _read(

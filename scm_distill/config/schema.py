@@ -21,6 +21,7 @@ from scm_distill.config.rules import RULES
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0)]
 Several = Annotated[int, Field(ge=2)]
 
 # Sources of defaults; "paper" is Lu & Song 2024 (sCM), arXiv 2410.11081.
@@ -70,8 +71,11 @@ class Data(Section):
 class Guidance(Section):
     """Classifier-free guidance, by the teacher's own rule, baked into the student."""
 
-    scale: float | tuple[float, float] | None = setting(
-        None, "a scale, or a range [low, high] for a network that has the scale as an input; null: unguided", NEUTRAL
+    scale: Scale | tuple[Scale, Scale] | None = setting(
+        None,
+        "a scale, or a range [low, high] for a network that has the scale as an input; null, and any scale at which "
+        "the teacher's own call does not guide: unguided",
+        NEUTRAL,
     )
     negative_prompt: str = setting("", "what the teacher is guided away from", NEUTRAL)
     dropout: Share = setting(0.0, "share of samples whose condition is replaced by the unconditional one", NEUTRAL)
