@@ -97,7 +97,10 @@ def published(name: str, source: str, like: str | None = None, **parts: Any) -> 
     PUBLISHED[name] = Published(name, source, changed(PUBLISHED[like].parts if like else {}, parts))
 
 
-MODULES = ("stable_diffusion", "stable_diffusion_own", "stable_diffusion_xl", "images", "video", "audio", "second_hand")
+MODULES = (  # in this order, since an entry may be like an earlier one
+    "stable_diffusion", "stable_diffusion_own", "stable_diffusion_2", "stable_diffusion_xl", "pixels", "flow",
+    "flow_llm", "video", "audio", "indexes", "indexes_in_parts", "second_hand",
+)  # fmt: skip
 
 
 def load_all() -> dict[str, Published]:

@@ -3,8 +3,6 @@
 Every JSON file has the published keys and no other; weights are safetensors under the names of their time.
 """
 
-import functools
-import importlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -15,11 +13,12 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion import safety_checker
-from published import tokenizers
-from published.reductions import ENCODER, REDUCED, reduced
 from safetensors.torch import save_file
 from torch import nn
 from zoo import parts
+
+from published import tokenizers
+from published.reductions import ENCODER, REDUCED, encoder, reduced
 
 Files = Mapping[str, Any]  # the content of each JSON file of a pipeline folder, by its path in it
 
@@ -35,7 +34,11 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 def class_of(library: str, name: str, config: Mapping[str, Any], pipeline: str = "") -> Any:
     """The class of a part that an index names as [library, name]."""
     if name == "Transformer2DModel":
-        name = "PixArt/Transformer2DModel" if config.get("norm_type") == "ada_norm_single" else "DiTPipeline/Transformer2DModel"
+        name = (
+            "PixArt/Transformer2DModel"
+            if config.get("norm_type") == "ada_norm_single"
+            else "DiTPipeline/Transformer2DModel"
+        )
     if name in PLACES:
         return PLACES[name]
     for module in (diffusers, transformers, getattr(diffusers.pipelines, library, None)):
@@ -58,7 +61,7 @@ def is_model(kind: Any) -> bool:
 @torch.no_grad()
 def network(kind: Any, config: Mapping[str, Any]) -> nn.Module:
     """The network of a (reduced) configuration, with random weights that leave no input unused."""
-    if issubclass(kind, diffusers.ModelMixin) and not hasattr(kind, "config_class") :
+    if issubclass(kind, diffusers.ModelMixin) and not hasattr(kind, "config_class"):
         net = kind.from_config(dict(config))
     elif getattr(kind, "config_class", None) is not None:
         net = kind(kind.config_class.from_dict(dict(config)))
@@ -83,7 +86,7 @@ def weights(net: nn.Module, config: Mapping[str, Any]) -> dict[str, torch.Tensor
 
 def write_part(folder: Path, name: str, kind: Any, config: dict[str, Any], table: Mapping[str, Any]) -> None:
     """Write one network: its configuration, reduced by `table`, and its weights."""
-    config = reduced(config, table)
+    config = encoder(config) if table is ENCODER else reduced(config, table)
     if "block_out_channels" in config and "sample_size" in config and kind is diffusers.UNet2DModel:
         config["sample_size"] = max(8, 2 ** (len(config["block_out_channels"]) - 1))
     write_json(folder / name / "config.json", config)

@@ -1,6 +1,7 @@
 """Rectified flows that make images."""
 
 # fmt: off
+# ruff: noqa: E501 -- paths as published
 from published import ABSENT, published
 
 published(

@@ -1,30 +1,8 @@
-"""Pipelines of which the index says enough: of classes that are not diffusers' own, that need an image, or in parts."""
+"""Pipelines that the index is enough to refuse: classes that are not diffusers' own, and those that need an image."""
 
 # fmt: off
 from published import published
 
-published(
-    "bria-3.2",
-    "Bria-AI/BRIA-3.2@6980bd3d",
-    index={
-        "_class_name": "BriaPipeline", "_diffusers_version": "0.33.1", "_name_or_path": "briaai/BRIA-3.1",
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers",
-        "T5EncoderModel"], "tokenizer": ["transformers", "T5TokenizerFast"], "transformer": ["transformer_bria",
-        "BriaTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"],
-    },
-)
-published(
-    "controlnet-background-generation",
-    "jungletada/ReGe@7f2cf784",
-    index={
-        "_class_name": "StableDiffusionControlNetInpaintPipeline", "_diffusers_version": "0.20.0.dev0",
-        "_name_or_path": "yahoo-inc/photo-background-generation", "controlnet": ["diffusers", "ControlNetModel"],
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": False,
-        "safety_checker": [None, None], "scheduler": ["diffusers", "UniPCMultistepScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-    },
-)
 published(
     "easyanimate-5.1-7b-control",
     "rishipandey125/EasyAnimateV5.1-7b-zh-Control@4d65fa6e",
@@ -46,16 +24,6 @@ published(
     },
 )
 published(
-    "flux.2-dev",
-    "text found by string search, repository not named (two texts)",
-    index={
-        "_class_name": "Flux2Pipeline", "_diffusers_version": "0.36.0.dev0", "scheduler": ["diffusers",
-        "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers", "Mistral3ForConditionalGeneration"],
-        "tokenizer": ["transformers", "PixtralProcessor"], "transformer": ["diffusers", "Flux2Transformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKLFlux2"],
-    },
-)
-published(
     "geowizard",
     "xcController/Geowizard_hub@2091cf01",
     index={
@@ -63,27 +31,6 @@ published(
         "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"],
         "feature_extractor": ["transformers", "CLIPImageProcessor"], "image_encoder": ["transformers",
         "CLIPVisionModelWithProjection"],
-    },
-)
-published(
-    "hunyuanvideo",
-    "text found by string search, repository not named",
-    index={
-        "_class_name": "HunyuanVideoPipeline", "_diffusers_version": "0.32.0.dev0", "scheduler": ["diffusers",
-        "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers", "LlamaModel"],
-        "text_encoder_2": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "LlamaTokenizerFast"],
-        "tokenizer_2": ["transformers", "CLIPTokenizer"], "transformer": ["diffusers",
-        "HunyuanVideoTransformer3DModel"], "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
-    },
-)
-published(
-    "if-index",
-    "oss-roettger/T5-Textual-Inversion@44a872d2",
-    index={
-        "_class_name": "IFPipeline", "_diffusers_version": "0.16.0.dev0", "_ignore_files": ["pytorch_model.bin"],
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": False,
-        "scheduler": ["diffusers", "DDPMScheduler"], "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "T5Tokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
     },
 )
 published(
@@ -96,17 +43,6 @@ published(
         "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["interactdiffusion_unet_2d_condition", "InteractDiffusionUNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
-    },
-)
-published(
-    "lcm-dreamshaper-7-first",
-    "taabata/LCM_Inpaint_Outpaint_Comfy@5bcb5f09",
-    index={
-        "_class_name": "LatentConsistencyModelPipeline", "_diffusers_version": "0.22.0.dev0",
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "safety_checker": ["stable_diffusion",
-        "StableDiffusionSafetyChecker"], "scheduler": [None, None], "text_encoder": ["transformers",
-        "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers",
-        "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
     },
 )
 published(
@@ -140,18 +76,6 @@ published(
     },
 )
 published(
-    "meinamix-onnx",
-    "Dia1Up/Meinamix-for-ONNX@d718a541",
-    index={
-        "_class_name": "OnnxStableDiffusionPipeline", "_diffusers_version": "0.24.0",
-        "feature_extractor": ["transformers", "CLIPFeatureExtractor"], "requires_safety_checker": True,
-        "safety_checker": ["diffusers", "OnnxRuntimeModel"], "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["diffusers", "OnnxRuntimeModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "OnnxRuntimeModel"], "vae_decoder": ["diffusers", "OnnxRuntimeModel"],
-        "vae_encoder": ["diffusers", "OnnxRuntimeModel"],
-    },
-)
-published(
     "minimax-h3",
     "wmd-1/MiniMax-H3@8c07469d",
     index={
@@ -162,17 +86,6 @@ published(
         "revision": None}], "scheduler": ["diffusers", "MiniMaxH3Scheduler", {"type_hint": ["diffusers",
         "MiniMaxH3Scheduler"], "pretrained_model_name_or_path": "MiniMaxAI/MiniMax-H3", "subfolder": "scheduler",
         "variant": None, "revision": None}],
-    },
-)
-published(
-    "mvdiffusion-ip",
-    "Abdualkader/Mutli-viewdiffusion@72fea7b1",
-    index={
-        "_class_name": ["pipeline_mvdiffusion", "MVDiffusionPipeline"], "_diffusers_version": "0.29.1",
-        "feature_extractor": ["transformers", "CLIPImageProcessor"], "image_encoder": [None, None],
-        "requires_safety_checker": False, "safety_checker": [None, None], "scheduler": ["diffusers",
-        "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers",
-        "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
     },
 )
 published(
@@ -218,31 +131,6 @@ published(
         "low_res_scheduler": ["diffusers", "DDPMScheduler"], "max_noise_level": 350, "scheduler": ["diffusers",
         "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers",
         "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-    },
-)
-published(
-    "sd3-medium-cn-index",
-    "prodogape/ComfyUI-SD3-Medium-CN-Diffusers@1b6d232d",
-    index={
-        "_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.30.0.dev0",
-        "scheduler": ["diffusers_sd3_control", "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers",
-        "CLIPTextModelWithProjection"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "text_encoder_3": ["transformers", "T5EncoderModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "tokenizer_2": ["transformers", "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"],
-        "transformer": ["diffusers_sd3_control", "SD3Transformer2DModel"], "vae": ["diffusers_sd3_control",
-        "AutoencoderKL"],
-    },
-)
-published(
-    "sd3.5-large-flat",
-    "RevL-Lambda-DevRel/Stable-Diffusion-3.5-Large@bf3efd21",
-    index={
-        "_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.30.3.dev0", "scheduler": ["diffusers",
-        "FlowMatchEulerDiscreteScheduler"], "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
-        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "text_encoder_3": ["transformers",
-        "T5EncoderModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_2": ["transformers",
-        "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"], "transformer": ["diffusers",
-        "SD3Transformer2DModel"], "vae": ["diffusers", "AutoencoderKL"],
     },
 )
 published(

@@ -1,9 +1,9 @@
-"""What is made smaller in a published configuration: widths, depths, heads, groups, sizes and vocabularies, nothing else.
+"""What is made smaller in a published configuration: widths, depths, heads, groups, sizes, vocabularies.
 
 A key that a file lacks is not added. A value is the reduced one, or a function of the published one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 TEXT = 16  # the width of text and image encoders
@@ -119,15 +119,21 @@ REDUCED: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
+def encoder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a text or image encoder, reduced; its parts too."""
+    out = {key: encoder(v) if isinstance(v, dict) else v for key, v in reduced(config, ENCODER).items()}
+    if isinstance(out.get("layer_types"), list):
+        out["layer_types"] = out["layer_types"][: out["num_hidden_layers"]]
+    return out
+
+
 def reduced(config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """A published configuration with the changes of a table; nested ones by the same table."""
+    """A published configuration with the changes of a table."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         change = table.get(key)
-        if isinstance(value, dict) and table is ENCODER:
-            out[key] = reduced(value, table)
-        elif change is None or value is None:
+        if change is None or value is None:
             out[key] = value
         else:
-            out[key] = change(value) if isinstance(change, Callable) else change
+            out[key] = change(value) if callable(change) else change
     return out

@@ -1,4 +1,4 @@
-"""Pipelines whose files were not to be had whole: parts copied out of texts, the rest as their classes and papers say."""
+"""Pipelines whose files were not to be had whole: parts copied out of texts, the rest by their classes."""
 
 # fmt: off
 from typing import Any
@@ -43,7 +43,7 @@ published(
     "google/ddpm-cat-256: unet and scheduler out of a text; the index by their classes",
     like="ddpm-cifar10",
     unet={
-        "block_out_channels": [128, 128, 256, 256, 512, 512], "downsample_padding": 0, "sample_size": 256,
+        "attention_head_dim": None, "block_out_channels": [128, 128, 256, 256, 512, 512], "sample_size": 256,
         "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
     },
@@ -136,7 +136,7 @@ published(
 )
 published(
     "sana-600m",
-    "Efficient-Large-Model/Sana_600M: transformer and vae (no version, no encoder keys) out of a text; the rest by classes",
+    "Efficient-Large-Model/Sana_600M: transformer and vae out of a text; the rest by classes",
     index=index("SanaPipeline", "0.32.0.dev0", scheduler=("diffusers", "DPMSolverMultistepScheduler"),
                 text_encoder=("transformers", "Gemma2Model"), tokenizer=("transformers", "GemmaTokenizerFast"),
                 transformer=("diffusers", "SanaTransformer2DModel"), vae=("diffusers", "AutoencoderDC")),
@@ -200,4 +200,19 @@ published(
         "patch_size_t": 1, "resnet_norm_eps": 1e-06, "scaling_factor": 1.0,
         "spatio_temporal_scaling": [True, True, True, False],
     },
+)
+published(
+    "wan2.2-t2v-a14b",
+    "ostris/ai-toolkit@27a03a91 (scheduler); the rest out of texts; no index, so no boundary_ratio",
+    like="wan2.1-t2v-1.3b",
+    index={"_diffusers_version": "0.35.0.dev0", "transformer_2": ["diffusers", "WanTransformer3DModel"]},
+    scheduler={
+        "_diffusers_version": "0.35.0.dev0", "time_shift_type": "exponential", "use_dynamic_shifting": False,
+    },
+    transformer={
+        "_diffusers_version": "0.35.0.dev0", "ffn_dim": 13824, "num_attention_heads": 40, "num_layers": 40,
+        "pos_embed_seq_len": None,
+    },
+    transformer_2={**PUBLISHED["wan2.1-t2v-1.3b"].parts["transformer"], "_diffusers_version": "0.35.0.dev0"},
+    vae={"_diffusers_version": "0.35.0.dev0"},
 )

@@ -1,6 +1,7 @@
 """Stable Diffusion 1, and what publishers made of it."""
 
 # fmt: off
+# ruff: noqa: E501 -- paths as published
 from published import ABSENT, published
 
 published(
@@ -275,30 +276,4 @@ published(
         "resnet_time_scale_shift": "default",
     },
     vae={"_diffusers_version": "0.12.0.dev0"},
-)
-published(
-    "realistic-vision-5.1",
-    "smbands/realistic-vision-v51@19e3643d",
-    like="dreamshaper-8",
-    index={
-        "_name_or_path": ABSENT, "_diffusers_version": "0.25.0.dev0", "image_encoder": [None, None],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-    },
-    feature_extractor={"use_square_size": False},
-    safety_checker={"_name_or_path": "CompVis/stable-diffusion-safety-checker", "transformers_version": "4.35.2"},
-    scheduler={
-        "algorithm_type": ABSENT, "dynamic_thresholding_ratio": ABSENT, "lower_order_final": ABSENT,
-        "sample_max_value": ABSENT, "solver_order": ABSENT, "solver_type": ABSENT, "thresholding": ABSENT,
-        "use_karras_sigmas": ABSENT, "_class_name": "PNDMScheduler", "_diffusers_version": "0.25.0.dev0",
-    },
-    text_encoder={"_name_or_path": ABSENT, "transformers_version": "4.35.2"},
-    tokenizer={
-        "added_tokens_decoder": {}, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-    },
-    unet={
-        "_name_or_path": ABSENT, "_diffusers_version": "0.25.0.dev0", "dropout": 0.0,
-        "reverse_transformer_layers_per_block": None, "upcast_attention": False,
-    },
-    vae={"_name_or_path": ABSENT, "_diffusers_version": "0.25.0.dev0"},
 )

@@ -1,6 +1,7 @@
-"""Fine-tunes of Stable Diffusion 1 by people, as they saved and uploaded them."""
+"""Fine-tunes of Stable Diffusion 1 as people saved and uploaded them."""
 
 # fmt: off
+# ruff: noqa: E501 -- paths as published
 from published import ABSENT, published
 
 published(
@@ -127,23 +128,33 @@ published(
 published(
     "own-sd-kaggle",
     "mengkoding47/text_to_image@86a61e73",
-    like="realistic-vision-5.1",
+    like="dreamshaper-8",
     index={
         "_diffusers_version": "0.30.3", "_name_or_path": "/kaggle/working/stable_diffusion_model",
-        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"], "image_encoder": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
     },
-    feature_extractor={
-        "feature_extractor_type": ABSENT, "use_square_size": ABSENT, "image_processor_type": "CLIPImageProcessor",
-    },
+    feature_extractor={"feature_extractor_type": ABSENT, "image_processor_type": "CLIPImageProcessor"},
     safety_checker={
         "_name_or_path": "/kaggle/working/stable_diffusion_model/safety_checker", "transformers_version": "4.44.2",
     },
-    scheduler={"_diffusers_version": "0.30.3"},
+    scheduler={
+        "algorithm_type": ABSENT, "dynamic_thresholding_ratio": ABSENT, "lower_order_final": ABSENT,
+        "sample_max_value": ABSENT, "solver_order": ABSENT, "solver_type": ABSENT, "thresholding": ABSENT,
+        "use_karras_sigmas": ABSENT, "_class_name": "PNDMScheduler", "_diffusers_version": "0.30.3",
+    },
     text_encoder={
         "_name_or_path": "/kaggle/working/stable_diffusion_model/text_encoder", "projection_dim": 512,
         "transformers_version": "4.44.2",
     },
-    unet={"_diffusers_version": "0.30.3", "_name_or_path": "/kaggle/working/stable_diffusion_model/unet"},
+    tokenizer={
+        "added_tokens_decoder": {}, "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    },
+    unet={
+        "_diffusers_version": "0.30.3", "_name_or_path": "/kaggle/working/stable_diffusion_model/unet",
+        "dropout": 0.0, "reverse_transformer_layers_per_block": None, "upcast_attention": False,
+    },
     vae={
         "_diffusers_version": "0.30.3", "_name_or_path": "/kaggle/working/stable_diffusion_model/vae",
         "latents_mean": None, "latents_std": None, "mid_block_add_attention": True, "shift_factor": None,
@@ -210,13 +221,13 @@ published(
 published(
     "own-text-to-image",
     "KrisKeshav/Text_to_Image_generator@a2e7149e",
-    like="realistic-vision-5.1",
+    like="own-sd15-crynux",
     feature_extractor=ABSENT,
     safety_checker=ABSENT,
     index={
         "_diffusers_version": "0.28.2", "_name_or_path": "dreamlike-art/dreamlike-diffusion-1.0",
-        "feature_extractor": [None, None], "requires_safety_checker": None, "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "feature_extractor": [None, None], "requires_safety_checker": None, "scheduler": ["diffusers",
+        "DDIMScheduler"],
     },
     scheduler={
         "_class_name": "DDIMScheduler", "_diffusers_version": "0.28.2", "clip_sample_range": 1.0,
@@ -225,7 +236,7 @@ published(
     },
     text_encoder={
         "_name_or_path": "/root/.cache/huggingface/hub/models--dreamlike-art--dreamlike-diffusion-1.0/snapshots/9fb5a6463bf79d81152e715e8d2a8b988f96c790/text_encoder",
-        "transformers_version": "4.41.2",
+        "torch_dtype": "float16", "transformers_version": "4.41.2",
     },
     unet={
         "_diffusers_version": "0.28.2",
@@ -233,9 +244,10 @@ published(
         "sample_size": 80,
     },
     vae={
-        "_diffusers_version": "0.28.2",
+        "mid_block_add_attention": ABSENT, "shift_factor": ABSENT, "use_post_quant_conv": ABSENT,
+        "use_quant_conv": ABSENT, "_diffusers_version": "0.28.2",
         "_name_or_path": "/root/.cache/huggingface/hub/models--dreamlike-art--dreamlike-diffusion-1.0/snapshots/9fb5a6463bf79d81152e715e8d2a8b988f96c790/vae",
-        "latents_mean": None, "latents_std": None, "sample_size": 256,
+        "sample_size": 256,
     },
 )
 published(
@@ -264,4 +276,26 @@ published(
     tokenizer={"name_or_path": "/content/models/wsj_hedcut_style/tokenizer"},
     unet={"_name_or_path": "/content/models/wsj_hedcut_style", "sample_size": 64},
     vae={"_name_or_path": "/content/models/wsj_hedcut_style/vae", "sample_size": 512, "scaling_factor": 0.18215},
+)
+published(
+    "realistic-vision-5.1",
+    "smbands/realistic-vision-v51@19e3643d",
+    like="own-sd-kaggle",
+    index={
+        "_name_or_path": ABSENT, "_diffusers_version": "0.25.0.dev0", "feature_extractor": ["transformers",
+        "CLIPFeatureExtractor"],
+    },
+    feature_extractor={
+        "feature_extractor_type": "CLIPFeatureExtractor", "image_processor_type": "CLIPFeatureExtractor",
+        "use_square_size": False,
+    },
+    safety_checker={"_name_or_path": "CompVis/stable-diffusion-safety-checker", "transformers_version": "4.35.2"},
+    scheduler={"_diffusers_version": "0.25.0.dev0"},
+    text_encoder={"_name_or_path": ABSENT, "projection_dim": 768, "transformers_version": "4.35.2"},
+    unet={"_name_or_path": ABSENT, "_diffusers_version": "0.25.0.dev0"},
+    vae={
+        "_name_or_path": ABSENT, "latents_mean": ABSENT, "latents_std": ABSENT, "mid_block_add_attention": ABSENT,
+        "shift_factor": ABSENT, "use_post_quant_conv": ABSENT, "use_quant_conv": ABSENT,
+        "_diffusers_version": "0.25.0.dev0",
+    },
 )

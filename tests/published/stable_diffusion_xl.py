@@ -1,6 +1,7 @@
 """Stable Diffusion XL and its fine-tunes."""
 
 # fmt: off
+# ruff: noqa: E501 -- paths as published
 from published import ABSENT, published
 
 published(
