@@ -99,7 +99,7 @@ def write_part(folder: Path, name: str, kind: Any, config: dict[str, Any], table
 def build(files: Files, folder: Path) -> None:
     """Write the pipeline of these files to `folder`."""
     index = files["model_index.json"]
-    write_json(folder / "model_index.json", index)
+    write_json(folder / "model_index.json", reduced(index, REDUCED["index"]))
     with torch.random.fork_rng():
         for name, entry in index.items():
             if not isinstance(entry, list) or len(entry) != 2 or entry[0] is None or name.startswith("_"):

@@ -136,7 +136,7 @@ published(
 )
 published(
     "sana-600m",
-    "Efficient-Large-Model/Sana_600M: transformer and vae out of a text; the rest by classes",
+    "Efficient-Large-Model/Sana_600M: transformer and vae out of a text; encoder_* and the rest by classes",
     index=index("SanaPipeline", "0.32.0.dev0", scheduler=("diffusers", "DPMSolverMultistepScheduler"),
                 text_encoder=("transformers", "Gemma2Model"), tokenizer=("transformers", "GemmaTokenizerFast"),
                 transformer=("diffusers", "SanaTransformer2DModel"), vae=("diffusers", "AutoencoderDC")),
@@ -169,8 +169,11 @@ published(
         "decoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
         "decoder_block_types": [*["ResBlock"] * 3, *["EfficientViTBlock"] * 3],
         "decoder_layers_per_block": [3, 3, 3, 3, 3, 3], "decoder_norm_types": "rms_norm",
-        "decoder_qkv_multiscales": [[], [], [], [5], [5], [5]], "downsample_block_type": "Conv", "in_channels": 3,
-        "latent_channels": 32, "scaling_factor": 0.41407, "upsample_block_type": "interpolate",
+        "decoder_qkv_multiscales": [[], [], [], [5], [5], [5]], "downsample_block_type": "Conv",
+        "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
+        "encoder_block_types": [*["ResBlock"] * 3, *["EfficientViTBlock"] * 3],
+        "encoder_layers_per_block": [2, 2, 2, 3, 3, 3], "encoder_qkv_multiscales": [[], [], [], [5], [5], [5]],
+        "in_channels": 3, "latent_channels": 32, "scaling_factor": 0.41407, "upsample_block_type": "interpolate",
     },
 )
 published(
