@@ -53,12 +53,18 @@ class StockCall:
     guided_by: str | None  # the argument that scales classifier-free guidance
     embeds_guidance: bool  # the scale is an input of the denoiser itself
     template: Any = None  # batch size and output of the first recorded call of the denoiser
+    stand_in: Any = None  # the scheduler that its watched calls run under, None for the pipeline's own
 
     @property
     def net(self) -> nn.Module:
         """The denoiser."""
         net: nn.Module = getattr(self.pipeline, self.denoiser)
         return net
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that watched calls run under."""
+        return self.pipeline.scheduler if self.stand_in is None else self.stand_in
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:
@@ -96,8 +102,14 @@ class StockCall:
         return call | self.extra
 
     def watch(self, arguments: Mapping[str, Any], *, fake: bool = False, **options: Any) -> trace.Trace:
-        """Run and record the stock call, see `trace.watch`; a `fake` denoiser returns zeros of the recorded shape."""
-        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=self._fake if fake else None, **options)
+        """Run and record the stock call, see `trace.watch`; a `fake` denoiser returns zeros of the recorded shape.
+
+        It runs under `stand_in`, if that is set.
+        """
+        with trace.patched(self.pipeline, "scheduler", self.scheduler):
+            recorded = trace.watch(
+                self.pipeline, self.denoisers, arguments, fake=self._fake if fake else None, **options
+            )
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]
