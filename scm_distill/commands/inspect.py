@@ -47,7 +47,7 @@ def inspect(
     report = report or Silent()
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, loaded = _open(str(teacher), overrides, device)
+    recipe, loaded = _open(str(teacher), overrides, device, report)
     read = loaded.teacher
     report.advance(1)
     F = loaded.F_teacher
@@ -96,11 +96,13 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
+def _open(
+    repo: str, overrides: Overrides, device: torch.device, report: Reporter
+) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
-    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True)
+    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True, report=report)
     sigma_d = loaded.F_teacher.sigma_d
     return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 
@@ -124,7 +126,8 @@ def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
         return {**facts, "modality": None, "conditions": conditions, "guidance": None, "verified": None}
     convention = reading.convention
     batched = [*convention.batched, *sorted(convention.listed - {convention.x}), *sorted(convention.shared)]
-    guidance = f"{reading.stock.guided_by}: {reading.rule}, off at {reading.off:g}" if reading.rule else None
+    rule = reading.rule
+    guidance = f"{reading.stock.guided_by}: {rule}, {rule.says_off}" if rule else None
     return {
         **facts,
         "modality": reading.modality,
@@ -147,11 +150,12 @@ def _prepared(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) ->
     if reading is None:
         return TrainingData(NOTHING, Conditioning(teacher, None, recipe.guidance), None, [])
     prompts: list[Any] = ["a photo of a cat"] if reading.stock.driver == "prompt" else [0]
-    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    guidance = teacher.in_effect(recipe.guidance)
+    guided = teacher.rule is not None and guidance.scale is not None
     conditions = teachers.record(
-        reading, prompts, folder, guided=guided, negative=recipe.guidance.negative_prompt, identity="inspect"
+        reading, prompts, folder, guided=guided, negative=guidance.negative_prompt, identity="inspect"
     )
-    return TrainingData(NOTHING, Conditioning(teacher, conditions, recipe.guidance), None, prompts)
+    return TrainingData(NOTHING, Conditioning(teacher, conditions, guidance), None, prompts)
 
 
 def _adaptation(loaded: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:

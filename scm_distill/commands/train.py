@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from scm_distill import config, ranks
+from scm_distill import config, ranks, teachers
 from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
@@ -85,7 +85,7 @@ def plan_train(
         classes=teacher.classes,
         conditions=len(source.prompts) if reading else None,
         driver=reading.stock.driver if reading else None,
-        guidance=str(teacher.rule or reading.no_guidance) if reading else None,
+        guidance=_guidance(recipe, teacher),
         verified=loaded.verified,
         memory=f"{needed}, {memory} layout",
         memory_needed=needed.total,
@@ -100,20 +100,29 @@ def plan_train(
     )
 
 
+def _guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> str | None:
+    """The rule by which the teacher guides the student, or why it does not; None for a pixel UNet."""
+    if teacher.reading is None:
+        return None
+    if teacher.in_effect(recipe.guidance) != recipe.guidance:
+        return f"off at scale {recipe.guidance.scale:g}"
+    return str(teacher.rule or teacher.reading.no_guidance)
+
+
 def _read(
     recipe: config.Recipe, world: int, device: torch.device, report: Reporter
 ) -> tuple[networks.LoadedTeacher, Planner]:
     """The teacher on `device`, or on the CPU where that has too little memory, and the planner of a run on `device`."""
     micro = batches.micro_batch(recipe, world)
     try:
-        loaded = networks.load_teacher(recipe, device, micro)
+        loaded = networks.load_teacher(recipe, device, micro, report=report)
         return loaded, _planner(recipe, loaded, world, device)
     except Exception as error:
         if device.type == "cpu" or not out_of_memory(error):
             raise
         report.say(f"this {device.type} device does not hold the teacher in float32: it is read on the CPU instead")
     torch.cuda.empty_cache()
-    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro)
+    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro, report=report)
     return loaded, _planner(recipe, loaded, world, device)
 
 

@@ -214,7 +214,7 @@ def _main(run: Run) -> Pairs:
         ("Pipeline", facts.pipeline if facts else ""),
         ("Sample", f" {TIMES} ".join(map(str, facts.sample_shape)) if facts else ""),
         ("Data", str(without_paths(recipe.data.source))),
-        ("Guidance", guidance_text(recipe.guidance.scale)),
+        ("Guidance", guidance_text(facts.trained.guidance if facts else recipe.guidance.scale)),
         ("Training", f"{train.steps:,} steps, batch {train.batch_size}{micro}, {train.precision}, seed {train.seed}"),
         ("Optimizer", f"{recipe.optimizer.name}, learning rate {recipe.optimizer.lr:g}, {recipe.optimizer.decay}"),
         ("Objective", f"{objective.name}, {objective.velocity} velocity, warm-up {objective.warmup_steps:,} steps"),

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.teachers import trace
-from scm_distill.teachers.reading import Reading, ids_of
+from scm_distill.teachers.guidance import ids_of
+from scm_distill.teachers.reading import Reading
 
 BASE = 1024  # indices are probed in digits of this base, so that float32 holds them exactly
 

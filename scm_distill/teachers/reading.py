@@ -16,17 +16,15 @@ from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
+from scm_distill.teachers import guidance, witness
 from scm_distill.teachers import scheduler as schedules
-from scm_distill.teachers import witness
 from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
-from scm_distill.teachers.guidance import fit, nfe, split
+from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
 from scm_distill.teachers.reference_steps import Recorder, ReferenceStep, with_scale
 from scm_distill.teachers.scheduler import Schedule
 from scm_distill.teachers.stock_call import TIMES, StockCall, modality_of, refusal
 from scm_distill.teachers.trace import Trace
 
-PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers
-PROBE_SCALE = 3.0  # of guidance, in the probe
 POINTS = 12  # stock steps from which the time map is read
 
 
@@ -48,10 +46,10 @@ class Reading:
         """The kind of the pipeline's samples."""
         return modality_of(self.stock.pipeline)
 
-
-def ids_of(stock: StockCall, n: int = 1) -> list[Any]:
-    """`n` prompts or class labels for a probe; they are equal."""
-    return [PROMPT] * n if stock.driver == "prompt" else [1] * n
+    def guidance_difference(self, w: float) -> float:
+        """How far the stock call at scale `w` is from the rule, relative, with a stand-in for the denoiser."""
+        assert self.rule is not None
+        return guidance.difference_at(self.stock, self.convention, self.rule, self.schedule.sign, w)
 
 
 def read(stock: StockCall) -> Reading:
@@ -106,30 +104,17 @@ def _read(stock: StockCall) -> Reading:
 
 
 def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
-    """As `_unguided`, under the scheduler `stand_in`, or under the pipeline's own where its call refuses that."""
+    """As `unguided`, under the scheduler `stand_in`, or under the pipeline's own where its call refuses that."""
     if stand_in is stock.pipeline.scheduler:
-        return _unguided(stock)
+        return unguided(stock)
     stock.stand_in = stand_in
     try:
-        return _unguided(stock)
+        return unguided(stock)
     except Exception as error:  # whatever a pipeline raises that wants a scheduler of another class
         if out_of_memory(error) or isinstance(error, schedules.Unreadable | UserError):
             raise
     stock.stand_in = None
-    return _unguided(stock)
-
-
-def _unguided(stock: StockCall) -> tuple[float | None, Trace]:
-    """The scale at which the pipeline calls its denoiser once for one sample, and two steps of that call."""
-    for off in (1.0, 0.0) if stock.guided_by else (None,):
-        trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
-        if len(trace.steps) < 2:
-            raise schedules.Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
-        calls = trace.steps[0].calls
-        if len(calls) == 1 and len(next(iter(calls[0].arguments.values()))) == 1:
-            return off, trace
-    scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
-    raise schedules.Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
+    return unguided(stock)
 
 
 def _names(stock: StockCall) -> tuple[str, str]:
@@ -207,30 +192,10 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
 
 def _learn_guidance(reading: Reading, recorder: Recorder) -> None:
     """Note the rule by which the pipeline combines its two predictions, or why none was found, and guided steps."""
-    stock, convention = reading.stock, reading.convention
-    if convention.scale_of or stock.guided_by is None:
-        reading.no_guidance = "the denoiser is told the scale" if convention.scale_of else "its call has none"
-        return
-    guided = stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative="blurry"), steps=2)
-    to_end = stock.watch(stock.arguments(ids_of(stock), POINTS, scale=PROBE_SCALE), fake=True, steps=POINTS)
-    w = torch.tensor([PROBE_SCALE])
-    halves = [split(convention, step) for step in guided.steps]
-    if halves[0] is None:
-        reading.no_guidance = f"{stock.guided_by} changes nothing that could be read"
-        return
-    rules = []
-    for half, step in zip(halves, guided.steps, strict=True):
-        result = reading.schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
-        rules.append(None if half is None else fit(half[0][1], half[1][1], result, w))
-    if rules[0] is None:
-        reading.no_guidance = "its rule is none that is known (u + w (c - u), c + w (c - u), renormalised or not)"
-        return
-    if rules[0] != rules[1] or len({nfe(convention, step) for step in to_end.steps}) != 1:
-        reading.no_guidance = "its guidance changes from step to step"
-        return
-    reading.rule, reading.unconditional_first = rules[0]
-    for i, half in enumerate(halves):
-        assert half is not None
-        (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
-        cond = {**with_unconditional(c, u), SCALE: w}
-        reading.reference_steps.append(recorder.step(guided.steps, i, cond, "guided"))
+    found = guidance.learn(reading.stock, reading.convention, reading.schedule.sign, reading.off)
+    reading.rule, reading.no_guidance = found.rule, found.why
+    reading.unconditional_first = found.unconditional_first
+    for i, half in enumerate(found.halves):
+        (u, _), (c, _) = half if found.unconditional_first else half[::-1]
+        cond = {**with_unconditional(c, u), SCALE: torch.tensor([guidance.PROBE_SCALE])}
+        reading.reference_steps.append(recorder.step(found.steps, i, cond, "guided"))

@@ -1,9 +1,10 @@
 """The stock call of a pipeline: which arguments drive it, and how to run it with a fake denoiser."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from scm_distill.teachers import trace
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
+Fill = Callable[..., Tensor]  # torch.zeros, torch.randn
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
 _OURS = "scm-distill sets it itself; leave it away."
 RESERVED = {  # arguments of the stock call that have a setting of their own, or are ours
@@ -101,24 +103,27 @@ class StockCall:
             call["guidance_scale"] = embedded
         return call | self.extra
 
-    def watch(self, arguments: Mapping[str, Any], *, fake: bool = False, **options: Any) -> trace.Trace:
-        """Run and record the stock call, see `trace.watch`; a `fake` denoiser returns zeros of the recorded shape.
+    def watch(
+        self, arguments: Mapping[str, Any], *, fake: bool | Literal["noise"] = False, **options: Any
+    ) -> trace.Trace:
+        """Run and record the stock call, see `trace.watch`.
 
-        It runs under `stand_in`, if that is set.
+        It runs under `stand_in`, if that is set. A `fake` denoiser returns zeros of the recorded shape, or standard
+        normal noise.
         """
+        fill = torch.randn if fake == "noise" else torch.zeros
+        instead = partial(self._fake, fill) if fake else None
         with trace.patched(self.pipeline, "scheduler", self.scheduler):
-            recorded = trace.watch(
-                self.pipeline, self.denoisers, arguments, fake=self._fake if fake else None, **options
-            )
+            recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=instead, **options)
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]
             self.template = (len(next(iter(first.arguments.values()))), first.output)
         return recorded
 
-    def _fake(self, arguments: Mapping[str, Any]) -> Any:
+    def _fake(self, fill: Fill, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template
-        return _zeros(output, batch, len(next(iter(arguments.values()))))
+        return _like(output, batch, len(next(iter(arguments.values()))), fill)
 
 
 def modality_of(pipeline: Any) -> Modality:
@@ -129,16 +134,17 @@ def modality_of(pipeline: Any) -> Modality:
     return "video" if {"num_frames", "video_length", "frames"} & set(parameters) else "image"
 
 
-def _zeros(value: Any, batch: int, size: int) -> Any:
-    """Zeros of the structure of `value`, an output of the denoiser for `batch` samples, for `size` samples."""
+def _like(value: Any, batch: int, size: int, fill: Fill) -> Any:
+    """What `fill` makes, in the structure of `value`, an output of the denoiser for `batch` samples, for `size`."""
     if isinstance(value, Tensor):
-        return value.new_zeros(len(value) // batch * size, *value.shape[1:])
+        return fill(len(value) // batch * size, *value.shape[1:], dtype=value.dtype, device=value.device)
     if isinstance(value, list) and value:
-        return [torch.zeros_like(value[0]) for _ in range(len(value) // batch * size)]
+        one = value[0]
+        return [fill(*one.shape, dtype=one.dtype, device=one.device) for _ in range(len(value) // batch * size)]
     if isinstance(value, tuple):
-        return tuple(_zeros(v, batch, size) for v in value)
+        return tuple(_like(v, batch, size, fill) for v in value)
     if hasattr(value, "items"):
-        return type(value)(**{k: _zeros(v, batch, size) for k, v in value.items()})
+        return type(value)(**{k: _like(v, batch, size, fill) for k, v in value.items()})
     return value
 
 

@@ -11,12 +11,14 @@ from scm_distill.autodiff.derivatives import tangent_pass
 from scm_distill.autodiff.forward_ad import without_tf32
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import Cond
+from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.maths.tangent import norm
 from scm_distill.models import exact_time, lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
+from scm_distill.teachers.reading import Reading
 from scm_distill.training.batches import probe_batch
-from scm_distill.training.verify import verify
+from scm_distill.training.verify import AGREE, verify
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def load_teacher(
     *,
     own_sigma_d: bool = False,
     teacher: teachers.Teacher | None = None,
+    report: Reporter | None = None,
 ) -> LoadedTeacher:
     """Read the recipe's teacher, put it on `device`, and hold it against its stock pipeline. Writes nothing.
 
@@ -57,7 +60,7 @@ def load_teacher(
     source = recipe.teacher
     teacher = teacher or teachers.load(
         source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
-        config=source.config, call=source.call, device=device,
+        config=source.config, call=source.call, variant=source.variant, device=device, report=report,
     )  # fmt: skip
     sigma_d = recipe.objective.sigma_d
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
@@ -109,6 +112,13 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
         raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
     if recipe.guidance.dropout and teacher.rule is None:
         raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
+    if recipe.guidance.dropout and teacher.in_effect(recipe.guidance) != recipe.guidance:
+        raise UserError(
+            f"At guidance.scale {scale:g} the teacher's own call does not guide, so there is no unconditional half.",
+            "Set guidance.dropout=0, or a higher guidance.scale.",
+        )
+    if reading is not None and teacher.rule is not None:
+        _check_scale(reading, teacher.rule, scale)
     if not isinstance(scale, tuple) or teacher.convention is None:
         return
     net = teacher.family.student(teacher.net)
@@ -123,6 +133,22 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
             f"A {type(net).__name__} is told a range of guidance scales by a layer of its own, which no adapter has.",
             "Set one guidance.scale, or leave lora.rank away.",
         )
+
+
+def _check_scale(reading: Reading, rule: GuidanceRule, scale: float | tuple[float, float]) -> None:
+    """Raises UserError where the teacher's own call at `scale` is not what its rule makes of it."""
+    if isinstance(scale, tuple) and rule.turned_off(scale[1]):
+        raise UserError(
+            f"Of guidance.scale {list(scale)} the teacher's own call guides at none.",
+            "Set a higher guidance.scale, or leave it away.",
+        )
+    for w in scale if isinstance(scale, tuple) else (scale,):
+        difference = reading.guidance_difference(w)
+        if not difference <= AGREE:
+            raise UserError(
+                f"At scale {w:g} the teacher's own call does not guide by {rule}: it differs by {difference:.1e}.",
+                "Set another guidance.scale.",
+            )
 
 
 def autocast_dtype(recipe: config.Recipe) -> torch.dtype | None:
