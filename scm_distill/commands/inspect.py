@@ -1,6 +1,5 @@
 """`inspect`: what can be found out about a teacher without training, and a recipe to start from."""
 
-import inspect as python_inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -119,6 +118,7 @@ def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
         "scheduler": type(teacher.scheduler).__name__,
         "t_min": F.clock.t_min,
         "t_max": loaded.t_max,
+        "doubts": loaded.doubts,
         "network_time": _time(loaded),
     }
     if reading is None:
@@ -210,11 +210,10 @@ def _start(loaded: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, A
     else:
         if reading.stock.driver == "prompt":
             start["data"]["prompts"] = "prompts.txt"
-        known = python_inspect.signature(reading.stock.pipeline.__call__).parameters
-        default = known[reading.stock.guided_by].default if reading.rule and reading.stock.guided_by else None
+        default = reading.stock.default_scale if reading.rule else None
         guidance = recipe.guidance.model_dump(mode="json", exclude_defaults=True)
-        if isinstance(default, int | float) and default != reading.off:
-            guidance = {"scale": float(default), **guidance}
+        if default is not None and default != reading.off:
+            guidance = {"scale": default, **guidance}
         if guidance:
             start["guidance"] = guidance
     if recipe.objective.sigma_d != 1:

@@ -39,6 +39,7 @@ class Reading:
     no_guidance: str  # why there is no rule
     off: float | None  # the guidance scale at which the pipeline calls its denoiser once, None without guidance
     unconditional_first: bool  # whether the unconditional half of a guided step comes first
+    guidance_fix: str = ""  # what to do where there is no rule
     reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
@@ -193,7 +194,7 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
 def _learn_guidance(reading: Reading, recorder: Recorder) -> None:
     """Note the rule by which the pipeline combines its two predictions, or why none was found, and guided steps."""
     found = guidance.learn(reading.stock, reading.convention, reading.schedule.sign, reading.off)
-    reading.rule, reading.no_guidance = found.rule, found.why
+    reading.rule, reading.no_guidance, reading.guidance_fix = found.rule, found.why, found.fix
     reading.unconditional_first = found.unconditional_first
     for i, half in enumerate(found.halves):
         (u, _), (c, _) = half if found.unconditional_first else half[::-1]

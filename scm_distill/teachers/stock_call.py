@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
-from scm_distill.teachers import trace
+from scm_distill.teachers import guider, trace
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
@@ -52,7 +52,7 @@ class StockCall:
     extra: dict[str, Any]
     driver: Driver
     denoiser: str
-    guided_by: str | None  # the argument that scales classifier-free guidance
+    guided_by: str | None  # the argument that scales classifier-free guidance; guider.ARGUMENT stands for a component
     embeds_guidance: bool  # the scale is an input of the denoiser itself
     template: Any = None  # batch size and output of the first recorded call of the denoiser
     stand_in: Any = None  # the scheduler that its watched calls run under, None for the pipeline's own
@@ -67,6 +67,15 @@ class StockCall:
     def scheduler(self) -> Any:
         """The scheduler that watched calls run under."""
         return self.pipeline.scheduler if self.stand_in is None else self.stand_in
+
+    @property
+    def default_scale(self) -> float | None:
+        """The scale of classifier-free guidance of a call that names none."""
+        if self.guided_by == guider.ARGUMENT:
+            return guider.default(self.pipeline)
+        parameter = inspect.signature(self.pipeline.__call__).parameters.get(self.guided_by or "")
+        default = parameter.default if parameter else None
+        return float(default) if isinstance(default, int | float) else None
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:
@@ -99,6 +108,8 @@ class StockCall:
             wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
             if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = [negative or " "] * len(ids)
+        if guider.other_kinds(self.pipeline):
+            call[guider.ARGUMENT] = None
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
         return call | self.extra
@@ -179,6 +190,8 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     embeds = "guidance" in inspect.signature(net.forward).parameters and bool(net.config.get("guidance_embeds", True))
     if "true_cfg_scale" in parameters:
         guided_by: str | None = "true_cfg_scale"
+    elif guider.guiders(pipeline) and not guider.other_kinds(pipeline):
+        guided_by = guider.ARGUMENT
     else:
         guided_by = "guidance_scale" if "guidance_scale" in parameters and not embeds else None
     return StockCall(pipeline, dict(extra), driver, present[0], guided_by, embeds)
