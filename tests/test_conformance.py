@@ -102,6 +102,7 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
     options = [] if reclocked else ["--no-export-check"]
     facts = cli("inspect", teacher, "-s", f"teacher.call={call}", *options)
     assert facts["verdict"] == "can be distilled"
+    assert "warning" not in facts  # random weights are taken for no few-step network
     verified = facts.get("verified", {})
     assert verified.pop("time map", 0.0) < 2e-3, facts  # some pipelines round their thousand times to integers
     assert all(error < SAME for error in verified.values()), facts

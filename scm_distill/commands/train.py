@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from scm_distill import config, ranks
+from scm_distill import config, ranks, teachers
 from scm_distill import report as report_page
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.claim import claimed
@@ -89,8 +89,9 @@ def plan_train(
         classes=teacher.classes,
         conditions=len(source.prompts) if reading else None,
         driver=reading.stock.driver if reading else None,
-        guidance=str(teacher.rule or reading.no_guidance) if reading else None,
+        guidance=_guidance(recipe, teacher),
         verified=loaded.verified,
+        doubts=loaded.doubts,
         memory=f"{needed}, {memory} layout",
         memory_needed=needed.total,
         memory_free=free,
@@ -104,20 +105,29 @@ def plan_train(
     )
 
 
+def _guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> str | None:
+    """The rule by which the teacher guides the student, or why it does not; None for a pixel UNet."""
+    if teacher.reading is None:
+        return None
+    if teacher.in_effect(recipe.guidance) != recipe.guidance:
+        return f"off at scale {recipe.guidance.scale:g}"
+    return str(teacher.rule or teacher.reading.no_guidance)
+
+
 def _read(
     recipe: config.Recipe, world: int, device: torch.device, report: Reporter
 ) -> tuple[networks.LoadedTeacher, Planner]:
     """The teacher on `device`, or on the CPU where that has too little memory, and the planner of a run on `device`."""
     micro = batches.micro_batch(recipe, world)
     try:
-        loaded = networks.load_teacher(recipe, device, micro)
+        loaded = networks.load_teacher(recipe, device, micro, report=report)
         return loaded, _planner(recipe, loaded, world, device)
     except Exception as error:
         if device.type == "cpu" or not out_of_memory(error):
             raise
         report.say(f"this {device.type} device does not hold the teacher in float32: it is read on the CPU instead")
     torch.cuda.empty_cache()
-    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro)
+    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro, report=report)
     return loaded, _planner(recipe, loaded, world, device)
 
 
@@ -160,11 +170,14 @@ def train(
     with _threads(recipe.train.threads), owned:
         with ranks.run(), _explained(report), short_of_memory.told("Out of memory before training", TOO_LARGE):
             newest = checkpoint.find(resume, folder) if resume else None
-            made = setup.build(recipe, folder, newest, report, lambda teacher: _look(recipe, teacher, folder, report))
+            made = setup.build(
+                recipe, folder, newest, report, lambda loaded: rehearsal.as_phase(recipe, loaded, folder, report)
+            )
             with ranks.together("noting the run"):
                 if main:
                     _note(recipe, folder, report)
-                    environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+                    world, doubts = made.accelerator.num_processes, made.loaded.doubts
+                    environment.note(folder, made.step, world, made.device, report, doubts)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too
@@ -183,14 +196,6 @@ def train(
         finally:
             _write_report(folder, report)
     return _result(folder, trained, exported, push.publish(recipe, folder, report))
-
-
-def _look(recipe: config.Recipe, loaded: networks.LoadedTeacher, folder: Path, report: Reporter) -> None:
-    """Whether the student can be exported, before anything is drawn."""
-    report.begin("check the export", 1)
-    rehearsal.before_training(recipe, loaded, folder, report)
-    report.advance(1)
-    report.end()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from scm_distill.config.rules import RULES
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0)]
 Several = Annotated[int, Field(ge=2)]
 
 # Sources of defaults; "paper" is Lu & Song 2024 (sCM), arXiv 2410.11081.
@@ -51,7 +52,13 @@ class Teacher(Section):
     )
     pipeline: str | None = setting(None, "of a single .safetensors file: the diffusers class that reads it", NEUTRAL)
     config: str | None = setting(None, "of a single file: folder or Hub id with its components' configuration", NEUTRAL)
+    variant: Annotated[str, Field(pattern=r"^\w+$")] | None = setting(
+        None, "of its files of weights, such as fp16, bf16, ema or non_ema; null: those without one", NEUTRAL
+    )
     allow_pickle: bool = setting(False, "load .bin weights too; only from a source that you trust", NEUTRAL)
+    allow_few_step: bool = setting(
+        False, "take a network that samples in a few steps already, such as a consistency model or an export", NEUTRAL
+    )
     dtype: Literal["fp32", "bf16", "int8"] = setting(
         "fp32", "of its frozen weights; bf16 halves their memory, int8 (torchao) quarters it", NEUTRAL
     )
@@ -70,8 +77,11 @@ class Data(Section):
 class Guidance(Section):
     """Classifier-free guidance, by the teacher's own rule, baked into the student."""
 
-    scale: float | tuple[float, float] | None = setting(
-        None, "a scale, or a range [low, high] for a network that has the scale as an input; null: unguided", NEUTRAL
+    scale: Scale | tuple[Scale, Scale] | None = setting(
+        None,
+        "a scale, or a range [low, high] for a network that has the scale as an input; null, and any scale at which "
+        "the teacher's own call does not guide: unguided",
+        NEUTRAL,
     )
     negative_prompt: str = setting("", "what the teacher is guided away from", NEUTRAL)
     dropout: Share = setting(0.0, "share of samples whose condition is replaced by the unconditional one", NEUTRAL)

@@ -44,7 +44,7 @@ def collect(
             steps=trained.step,
             batch_size=recipe.train.batch_size,
             velocity=recipe.objective.velocity,
-            guidance=recipe.guidance.scale,
+            guidance=trained.data.conditioning.guidance.scale,
             teacher_call=_teacher_call(trained),
             data=source if source == "teacher" or builtin.path(source) else "files",
             samples=len(trained.data.samples),
@@ -70,6 +70,7 @@ def collect(
         },
         example=next((s.label if s.prompt is None else s.prompt for s in gallery), None),
         gallery=gallery,
+        doubts=trained.loaded.doubts,
     )
 
 

@@ -62,10 +62,18 @@ def probe_data(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) -
     if reading is None:
         return TrainingData(NOTHING, Conditioning(teacher, None, recipe.guidance), None, [])
     prompts: list[Any] = [PROMPT] if reading.stock.driver == "prompt" else [0]
-    guided = teacher.rule is not None and recipe.guidance.scale is not None
-    negative = recipe.guidance.negative_prompt
+    guidance = teacher.in_effect(recipe.guidance)
+    guided, negative = teacher.rule is not None and guidance.scale is not None, guidance.negative_prompt
     conditions = teachers.record(reading, prompts, folder, guided=guided, negative=negative, identity="probe")
-    return TrainingData(NOTHING, Conditioning(teacher, conditions, recipe.guidance), None, prompts)
+    return TrainingData(NOTHING, Conditioning(teacher, conditions, guidance), None, prompts)
+
+
+def as_phase(recipe: config.Recipe, loaded: LoadedTeacher, run: Path, report: Reporter) -> None:
+    """`before_training`, as a phase of its own."""
+    report.begin("check the export", 1)
+    before_training(recipe, loaded, run, report)
+    report.advance(1)
+    report.end()
 
 
 def before_training(recipe: config.Recipe, loaded: LoadedTeacher, run: Path, report: Reporter) -> None:

@@ -15,6 +15,7 @@ from scm_distill.artifacts.export_record import Arguments
 from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
+from scm_distill.maths.compare import largest
 from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import denoise, diffuse
@@ -92,7 +93,7 @@ def compare(
     theirs = seen.steps[1].prev_sample
     assert theirs is not None
     difference = theirs.reshape(ours.shape).float() - ours
-    return Checked(float(difference.abs().max()), max(first, float(difference.norm() / ours.norm())))
+    return Checked(float(difference.abs().max()), largest(first, float(difference.norm() / ours.norm())))
 
 
 def repeat(
@@ -130,7 +131,7 @@ def repeat(
         first = abs((steps[1].sigma or wanted) - wanted) / wanted
         F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
-        first = max(first, float((x_0_stock - x_0).norm() / x_0.norm()))
+        first = largest(first, float((x_0_stock - x_0).norm() / x_0.norm()))
         x_in = convention.sample(steps[1].calls[0].arguments).float()
         x = x_in / middle.rho.to(x_in).reshape(-1, *[1] * (x_in.ndim - 1))
     return denoise(x, student(x / sigma_d, t_mid, cond), t_mid.float(), sigma_d), first
@@ -171,5 +172,5 @@ def _check_pixel(pipeline: Any, student: Network, times: tuple[float, float], te
     else:
         x = torch.cat([torch.randn(1, *teacher.sample_shape, generator=g) for g in generators])
         theirs = stock_loop.loop(pipeline.unet, pipeline.scheduler, x, cond, 2, generators).clamp(-1, 1)
-    largest = float((theirs - mine.clamp(-1, 1)).abs().max())
-    return Checked(largest, largest)
+    difference = float((theirs - mine.clamp(-1, 1)).abs().max())
+    return Checked(difference, difference)

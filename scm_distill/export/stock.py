@@ -51,7 +51,7 @@ def made(
         return Stock("unet", net, parts, {"num_inference_steps": 2})
     net, scheduler, call = _traced(trained, student, best)
     name = reading.stock.denoiser
-    return Stock(name, net, {name: net, "scheduler": scheduler, **teacher.family.parts()}, call)
+    return Stock(name, net, {name: net, "scheduler": scheduler, **teacher.parts()}, call)
 
 
 def pipeline(trained: Trained, stock: Stock) -> Any:

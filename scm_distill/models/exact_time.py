@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad as fwAD
 
 from scm_distill.autodiff.forward_ad import TangentMode
+from scm_distill.maths.compare import largest
 from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
 from scm_distill.models.low_pass import Filtered, OutsideAutocast, filters
@@ -36,7 +37,7 @@ def exact_time(network: Network, x_t: Tensor, t: Tensor, cond: Cond, dtype: torc
 
     def worst() -> float:
         narrow = _sinusoids(network, x_t, t, cond, dtype)
-        return max((float((e - narrow[name]).abs().max()) for name, e in exact.items()), default=0.0)
+        return largest(0.0, *(float((e - narrow[name]).abs().max()) for name, e in exact.items()))
 
     if (left := worst()) <= ROUNDED:
         return left

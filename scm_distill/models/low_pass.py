@@ -200,7 +200,7 @@ def widest(network: Network, x_t: Tensor, t: Tensor, cond: Cond, tolerance: floa
     `x_t` (B, ...) and `t` (B,) are noised data at times at which the network was trained.
     """
     low, high = 0.05, WIDEST
-    if change(network, x_t, t, cond, low) > tolerance:
+    if not change(network, x_t, t, cond, low) <= tolerance:
         return 0.0
     while high / low > 1.05:
         width = math.sqrt(low * high)

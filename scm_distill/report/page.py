@@ -211,10 +211,11 @@ def _main(run: Run) -> Pairs:
     micro = f" ({train.micro_batch_size} at a time)" if train.micro_batch_size else ""
     pairs = [
         ("Teacher", run.teacher),
+        ("Warning", "; ".join(run.sessions[-1].doubts) if run.sessions else ""),
         ("Pipeline", facts.pipeline if facts else ""),
         ("Sample", f" {TIMES} ".join(map(str, facts.sample_shape)) if facts else ""),
         ("Data", str(without_paths(recipe.data.source))),
-        ("Guidance", guidance_text(recipe.guidance.scale)),
+        ("Guidance", guidance_text(facts.trained.guidance if facts else recipe.guidance.scale)),
         ("Training", f"{train.steps:,} steps, batch {train.batch_size}{micro}, {train.precision}, seed {train.seed}"),
         ("Optimizer", f"{recipe.optimizer.name}, learning rate {recipe.optimizer.lr:g}, {recipe.optimizer.decay}"),
         ("Objective", f"{objective.name}, {objective.velocity} velocity, warm-up {objective.warmup_steps:,} steps"),

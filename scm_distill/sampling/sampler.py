@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from scm_distill.errors import UserError, one_line
+from scm_distill.maths.compare import largest
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling.backends import Condition, Facts
@@ -191,7 +192,7 @@ class Sampler:
         def together() -> float | str:
             try:
                 both = self.backend.draw_batch([0, 1], pair, few)
-                return max(map(mean_difference, alone, both))
+                return largest(*map(mean_difference, alone, both))
             except Exception as error:  # whatever a pipeline raises that takes no batch
                 if out_of_memory(error):
                     raise

@@ -20,8 +20,8 @@ from scm_distill.artifacts.files import is_tensors, save_tensors
 from scm_distill.errors import UserError
 from scm_distill.maths.cond import NONE, with_unconditional
 from scm_distill.teachers.convention import first_tensor
-from scm_distill.teachers.guidance import split
-from scm_distill.teachers.reading import PROBE_SCALE, Reading
+from scm_distill.teachers.guidance import PROBE_SCALE, split
+from scm_distill.teachers.reading import Reading
 
 KEPT = 2 * 2**30  # bytes of conditions in memory
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.teachers import trace
-from scm_distill.teachers.reading import Reading, ids_of
+from scm_distill.teachers.guidance import ids_of
+from scm_distill.teachers.reading import Reading
 
 BASE = 1024  # indices are probed in digits of this base, so that float32 holds them exactly
 
@@ -91,7 +92,7 @@ def _measure(reading: Reading) -> LatentMap:
         raise Unmapped("its decoder's input is not made of the latents one by one")
     probe = torch.randn(n, generator=torch.Generator().manual_seed(0))
     D = decoder_input(probe)
-    if (probe.to(D)[order.flatten()].reshape(D.shape) * scale + shift - D).abs().max() > 1e-4 * D.abs().max():
+    if not (probe.to(D)[order.flatten()].reshape(D.shape) * scale + shift - D).abs().max() <= 1e-4 * D.abs().max():
         raise Unmapped("its decoder's input is not proportional to the latents")
     decoded = cast(Any, vae).decode(shift.to(next(vae.parameters()).dtype))[0]
     return LatentMap(vae, order, scale.float(), shift.float(), shape, tuple(decoded.shape))

@@ -10,14 +10,14 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from scm_distill import builtin
-from scm_distill.artifacts import files
-from scm_distill.artifacts.files import Damaged
-from scm_distill.artifacts.layout import INDEX
-from scm_distill.errors import UserError, one_line
+from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import families, stock_call, unet2d
+from scm_distill.progress import Reporter, Silent
+from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
 from scm_distill.teachers import reading as traced_reading
+from scm_distill.teachers.card import license_of
+from scm_distill.teachers.failures import not_loaded
+from scm_distill.teachers.places import hub_id_of, resolve
 from scm_distill.teachers.teacher import Source, Teacher
 
 
@@ -29,7 +29,9 @@ def load(
     pipeline: str | None = None,
     config: str | None = None,
     call: Mapping[str, Any] | None = None,
+    variant: str | None = None,
     device: torch.device | None = None,
+    report: Reporter | None = None,
 ) -> Teacher:
     """The teacher in `repo`: a pipeline folder, `builtin:NAME`, a Hub id, or a single .safetensors file.
 
@@ -37,15 +39,18 @@ def load(
     configuration of its parts. It is loaded in float32 on `device` (default: the CPU). `call` are arguments of the
     stock call, such as height and num_frames. Raises UserError when it is missing, damaged, or cannot be read.
     """
+    report = report or Silent()
     if repo.endswith(".safetensors"):
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
-        again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
-        unet2d.check_parts(_index(folder, repo, revision), repo)  # before gigabytes are downloaded
+        again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle, variant=variant)
+        unet2d.check_parts(pipeline_index.read(folder, repo, revision), repo)  # before gigabytes are downloaded
+        _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
+    weights.check_values(loaded, repo, report)
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -75,60 +80,39 @@ def load_pipeline(
     allow_pickle: bool = False,
     pipeline: str | None = None,
     config: str | None = None,
+    variant: str | None = None,
     dtype: torch.dtype = torch.float32,
+    report: Reporter | None = None,
 ) -> Any:
     """The stock diffusers pipeline in `repo`, in `dtype`, without reading it; arguments as in `load`.
 
     Raises UserError when it is missing or damaged.
     """
+    report = report or Silent()
     if repo.endswith(".safetensors"):
-        return _single_file(repo, pipeline, config).to(dtype=dtype)
-    return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
+        loaded = _single_file(repo, pipeline, config).to(dtype=dtype)
+    else:
+        folder = resolve(repo)
+        _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
+        loaded = _from_pretrained(folder, repo, revision, allow_pickle=allow_pickle, variant=variant, dtype=dtype)
+    weights.check_values(loaded, repo, report)
+    return loaded
 
 
-def index(repo: str, revision: str | None = None) -> dict[str, object]:
-    """The contents of the model_index.json of `repo`. Raises UserError when it is missing or damaged."""
-    return _index(resolve(repo), repo, revision)
-
-
-def resolve(repo: str) -> str:
-    """The folder of `builtin:NAME` or of a local path, or the Hub id `repo` itself. Raises UserError.
-
-    A local path must be a pipeline folder; a Hub id is not looked up.
-    """
-    if packaged := builtin.path(repo):
-        if not packaged.is_dir():
-            raise UserError(f"This package has no teacher {repo!r}.", "The one that ships is builtin:digits/teacher.")
-        return str(packaged)
-    path = Path(repo).expanduser()
-    if path.is_dir():
-        if not (path / INDEX).is_file():
-            raise UserError(
-                f"{repo} is no diffusers pipeline folder: it has no model_index.json.",
-                "Give the folder that save_pretrained of a pipeline wrote, or a Hub id.",
-            )
-        return str(path)
-    if path.exists() or repo.startswith(("/", "./", "../", "~")) or repo.endswith("/") or repo.count("/") != 1:
-        raise UserError(f"There is no pipeline folder {repo}.", "Check the path, or give a Hub id such as org/name.")
-    return repo
-
-
-def _index(folder: str, repo: str, revision: str | None) -> dict[str, object]:
-    path = Path(folder) / INDEX
+def _check_files(
+    folder: str, repo: str, revision: str | None, *, variant: str | None, allow_pickle: bool, report: Reporter
+) -> None:
+    """Hold the files of weights against the classes of the parts; a Hub id's are downloaded. Raises UserError."""
     try:
-        if path.exists():  # diffusers' own errors do not name the file
-            parts = files.read_json(path)
-            wrong = [name for name, kind in parts.items() if isinstance(kind, list) and len(kind) != 2]
-            if wrong or not isinstance(parts.get("_class_name"), str):
-                raise Damaged(path, f"is damaged at {', '.join(wrong) or '_class_name'}")
-        return dict(DiffusionPipeline.load_config(folder, revision=revision))
-    except Damaged as error:
-        fix = (
-            "Give a folder as save_pretrained of a pipeline writes it; an export is made again by train --resume auto."
-        )
-        raise UserError(error.problem, fix) from error
+        if not Path(folder).is_dir():
+            safe = None if allow_pickle else True
+            folder = DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe)
+        index = pipeline_index.read(folder, repo, None)
+        weights.check_files(Path(folder), index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
     except Exception as error:  # anything can come out of a damaged folder or a failed download
-        raise _failure(folder, repo, error, allow_pickle=False) from error
+        if out_of_memory(error):
+            raise
+        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
 
 
 def _from_pretrained(
@@ -137,6 +121,7 @@ def _from_pretrained(
     revision: str | None,
     *,
     allow_pickle: bool,
+    variant: str | None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     **parts: Any,
@@ -147,12 +132,12 @@ def _from_pretrained(
     """
     try:
         safe = None if allow_pickle else True
-        index = DiffusionPipeline.load_config(folder, revision=revision)
-        modules = {name: value for name, value in parts.items() if isinstance(index.get(name), list | tuple)}
+        entries = DiffusionPipeline.load_config(folder, revision=revision)
+        modules = {name: value for name, value in parts.items() if isinstance(entries.get(name), list | tuple)}
         named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
         there = {} if device is None else {"device_map": device.type}  # the current device of this type
         loaded = DiffusionPipeline.from_pretrained(
-            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **there, **modules
+            folder, revision=revision, use_safetensors=safe, variant=variant, **{named: dtype}, **there, **modules
         )
         # For Wan, from_pretrained loads the folder's own over it; an old index may not name a part of today's class.
         loaded.register_modules(**{name: part for name, part in parts.items() if name in loaded.components})
@@ -161,7 +146,7 @@ def _from_pretrained(
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise _failure(folder, repo, error, allow_pickle=allow_pickle) from error
+        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
 
 
 def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: Any) -> Any:
@@ -180,38 +165,4 @@ def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: A
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise _failure(str(path.parent), repo, error, allow_pickle=False) from error
-
-
-def _failure(folder: str, repo: str, error: Exception, *, allow_pickle: bool) -> UserError:
-    if isinstance(error, UserError):
-        return error
-    reason, local = str(error), Path(folder).is_dir()
-    if "safetensors" in reason and not allow_pickle and "found" in reason:
-        fix = "If you trust where it comes from, set teacher.allow_pickle=true to load its .bin weights."
-    elif local:
-        fix = "Its files are damaged or incomplete, or a package they need is not installed: see the reason."
-    else:
-        fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
-    where = "" if local else "there is no such folder, and from the Hub: "
-    return UserError(f"{repo} could not be loaded: {where}{one_line(error, 240)}", fix)
-
-
-def hub_id_of(repo: str) -> str | None:
-    """The Hub id that `repo` is; None for a folder, a file or a builtin. Raises UserError."""
-    return None if repo.endswith(".safetensors") or Path(resolve(repo)).is_dir() else repo
-
-
-def license_of(repo: str) -> dict[str, str]:
-    """The licence fields of a teacher's own card, if it is on this machine; nothing is downloaded. Raises UserError."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.repocard import metadata_load
-
-    if repo.endswith(".safetensors"):
-        return {}
-    hub_id = hub_id_of(repo)
-    card = try_to_load_from_cache(hub_id, "README.md") if hub_id else Path(resolve(repo)) / "README.md"
-    if not isinstance(card, str | Path) or not Path(card).is_file():
-        return {}
-    metadata = metadata_load(card) or {}
-    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
+        raise not_loaded(str(path.parent), repo, error, allow_pickle=False) from error

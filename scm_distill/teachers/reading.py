@@ -5,8 +5,7 @@ What was learnt is kept with reference steps, the inputs and outputs of steps of
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,15 +16,15 @@ from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
+from scm_distill.teachers import guidance
 from scm_distill.teachers import scheduler as schedules
-from scm_distill.teachers.convention import Convention, Unclear, at, first_tensor, learn, learn_shared
-from scm_distill.teachers.guidance import fit, nfe, split
+from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
+from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
+from scm_distill.teachers.reference_steps import Recorder, ReferenceStep, with_scale
 from scm_distill.teachers.scheduler import Schedule
 from scm_distill.teachers.stock_call import TIMES, StockCall, modality_of, refusal
-from scm_distill.teachers.trace import ReferenceStep, Step, Trace
+from scm_distill.teachers.trace import Trace
 
-PROMPT, ANOTHER = "a photo of a cat", "a photo of a dog"  # of the same length, in most tokenizers
-PROBE_SCALE = 3.0  # of guidance, in the probe
 POINTS = 12  # stock steps from which the time map is read
 
 
@@ -40,6 +39,7 @@ class Reading:
     no_guidance: str  # why there is no rule
     off: float | None  # the guidance scale at which the pipeline calls its denoiser once, None without guidance
     unconditional_first: bool  # whether the unconditional half of a guided step comes first
+    guidance_fix: str = ""  # what to do where there is no rule
     reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
@@ -47,10 +47,10 @@ class Reading:
         """The kind of the pipeline's samples."""
         return modality_of(self.stock.pipeline)
 
-
-def ids_of(stock: StockCall, n: int = 1) -> list[Any]:
-    """`n` prompts or class labels for a probe; they are equal."""
-    return [PROMPT] * n if stock.driver == "prompt" else [1] * n
+    def guidance_difference(self, w: float) -> float:
+        """How far the stock call at scale `w` is from the rule, relative, with a stand-in for the denoiser."""
+        assert self.rule is not None
+        return guidance.difference_at(self.stock, self.convention, self.rule, self.schedule.sign, w)
 
 
 def read(stock: StockCall) -> Reading:
@@ -72,7 +72,7 @@ def _read(stock: StockCall) -> Reading:
     """As `read`. Raises Unclear, Unreadable, and whatever the pipeline raises."""
     scheduler = stock.pipeline.scheduler
     kind = schedules.kind_of(scheduler)
-    off, plain = _unguided(stock)
+    off, plain = unguided(stock)
     first = plain.steps[0].calls[0]
     x, time = _names(stock)
     two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=off), fake=True, steps=1)
@@ -92,23 +92,12 @@ def _read(stock: StockCall) -> Reading:
     convention.sign *= schedule.sign
     _check_fractions(convention, stock, plain)
     reading = Reading(stock, convention, schedule, None, "", off, unconditional_first=True)
-    reading.reference_steps = [_reference_step(reading, plain.steps, i, convention.cond(arguments)) for i in range(2)]
-    reading.reference_steps.append(_pair(reading))
-    _learn_guidance(reading)
+    recorder = Recorder(stock, convention, schedule)
+    reading.reference_steps = [recorder.step(plain.steps, i, convention.cond(arguments)) for i in range(2)]
+    ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
+    reading.reference_steps.append(recorder.pair(stock.watch(stock.arguments(ids, 2, scale=off), steps=1).steps[0]))
+    _learn_guidance(reading, recorder)
     return reading
-
-
-def _unguided(stock: StockCall) -> tuple[float | None, Trace]:
-    """The scale at which the pipeline calls its denoiser once for one sample, and two steps of that call."""
-    for off in (1.0, 0.0) if stock.guided_by else (None,):
-        trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
-        if len(trace.steps) < 2:
-            raise schedules.Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
-        calls = trace.steps[0].calls
-        if len(calls) == 1 and len(next(iter(calls[0].arguments.values()))) == 1:
-            return off, trace
-    scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
-    raise schedules.Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
 
 
 def _names(stock: StockCall) -> tuple[str, str]:
@@ -146,7 +135,7 @@ def _learn_scale(convention: Convention, stock: StockCall, arguments: dict[str, 
               .steps[0].calls[0].arguments["guidance"].flatten()[0])
         for w in (1.0, 2.0)
     )  # fmt: skip
-    if abs(two - 2 * one) > 1e-4 * abs(two) or one == 0:
+    if not abs(two - 2 * one) <= 1e-4 * abs(two) or one == 0:
         raise Unclear(f"its denoiser is told the guidance scale in a way that is not a multiple of it ({one}, {two})")
     unit, dtype = one, arguments["guidance"].dtype
     convention.batched.pop("guidance", None)
@@ -184,113 +173,12 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
         raise Unclear("its denoiser rounds its time to integers, so it has no derivative in time")
 
 
-def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dict[str, Tensor]:
-    """`cond` of one sample with the guidance scale `w`, if that is an input of the denoiser."""
-    if convention.scale_of is None:
-        return cond
-    return {**cond, SCALE: torch.full((1,), w)}
-
-
-def _reference_step(
-    reading: Reading, steps: Sequence[Step], i: int, cond: dict[str, Tensor], what: str = "plain"
-) -> ReferenceStep:
-    """Step `i` of a stock call, with the conditions `cond` of its first sample. Raises Unclear."""
-    stock, convention, schedule = reading.stock, reading.convention, reading.schedule
-    step, call = steps[i], steps[i].calls[0]
-    if convention.scale_of:
-        embedded = float(at(call.arguments, convention.scale_of[0]).flatten()[0])
-        cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
-    tau = float(call.arguments[convention.time].flatten()[0])
-    x = convention.sample(call.arguments)
-    native = schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
-    _check_scaling(step, x)
-    sigma, config = _noise(schedule, stock, step.sigma), stock.pipeline.scheduler.config
-    next_x, times = _ddim_step(reading, steps[i : i + 2], tau, sigma) if what == "plain" else (None, None)
-    unclipped = what == "plain" and not (config.get("clip_sample") or config.get("thresholding"))
-    return ReferenceStep(
-        what=what,
-        x_nat=x,
-        t=lambda d: schedule.t_of(tau, None, d),
-        cond=cond,
-        native=native,
-        next_x_nat=next_x,
-        step=times,
-        tau=tau,
-        t_of_sigma=None if sigma is None or schedule.kind == "vp" else lambda d: schedule.t_of(tau, sigma, d),
-        x_0=step.x_0[:1].reshape(1, *convention.sample_shape) if unclipped and step.x_0 is not None else None,
-    )
-
-
-def _ddim_step(
-    reading: Reading, steps: Sequence[Step], tau: float, sigma: float | None
-) -> tuple[Tensor | None, Callable[[float], tuple[float, float]] | None]:
-    """Of two steps, the first a DDIM step at `tau` and `sigma`: the second's x_nat, and both times by sigma_d."""
-    scheduler, convention, schedule = reading.stock.pipeline.scheduler, reading.convention, reading.schedule
-    if len(steps) < 2 or type(scheduler).__name__ not in schedules.FIRST_STEP_IS_DDIM:
-        return None, None
-    after = steps[1].calls[0].arguments
-    next_tau, next_sigma = float(after[convention.time].flatten()[0]), _noise(schedule, reading.stock, steps[1].sigma)
-
-    def times(d: float) -> tuple[float, float]:
-        return schedule.t_of(tau, sigma, d), schedule.t_of(next_tau, next_sigma, d)
-
-    # DDIM steps to tau - K / steps, whatever comes next: with linspace spacing that is another time.
-    follows = sigma is not None or abs(tau - next_tau - (scheduler.config.num_train_timesteps // 2)) < 1
-    return (convention.sample(after) if follows else None), times
-
-
-def _pair(reading: Reading) -> ReferenceStep:
-    """A step of two samples with different conditions, which shows how the batch is arranged."""
-    stock, convention = reading.stock, reading.convention
-    ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
-    step = stock.watch(stock.arguments(ids, 2, scale=reading.off), steps=1).steps[0]
-    arguments = step.calls[0].arguments
-    first = _reference_step(reading, [step], 0, convention.cond(arguments), "two samples")
-    native = reading.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-    cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
-    return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
-
-
-def _noise(schedule: Schedule, stock: StockCall, sigma: float | None) -> float | None:
-    """`sigma` as the share of noise; some flow schedulers count the share of data."""
-    inverted = schedule.kind == "flow" and stock.pipeline.scheduler.config.get("invert_sigmas", False)
-    return 1 - sigma if inverted and sigma is not None else sigma
-
-
-def _check_scaling(step: Step, x: Tensor) -> None:
-    """Raises Unclear where the denoiser's input `x` is not a multiple of the scheduler's sample."""
-    sample = step.sample[:1].reshape(x.shape).double()
-    ratio = (x.double() * sample).sum() / sample.square().sum()
-    if (x.double() - ratio * sample).abs().max() > 1e-4 * x.abs().max():
-        raise Unclear("its denoiser is not given a multiple of the scheduler's sample")
-
-
-def _learn_guidance(reading: Reading) -> None:
+def _learn_guidance(reading: Reading, recorder: Recorder) -> None:
     """Note the rule by which the pipeline combines its two predictions, or why none was found, and guided steps."""
-    stock, convention = reading.stock, reading.convention
-    if convention.scale_of or stock.guided_by is None:
-        reading.no_guidance = "the denoiser is told the scale" if convention.scale_of else "its call has none"
-        return
-    guided = stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative="blurry"), steps=2)
-    to_end = stock.watch(stock.arguments(ids_of(stock), POINTS, scale=PROBE_SCALE), fake=True, steps=POINTS)
-    w = torch.tensor([PROBE_SCALE])
-    halves = [split(convention, step) for step in guided.steps]
-    if halves[0] is None:
-        reading.no_guidance = f"{stock.guided_by} changes nothing that could be read"
-        return
-    rules = []
-    for half, step in zip(halves, guided.steps, strict=True):
-        result = reading.schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape)
-        rules.append(None if half is None else fit(half[0][1], half[1][1], result, w))
-    if rules[0] is None:
-        reading.no_guidance = "its rule is none that is known (u + w (c - u), c + w (c - u), renormalised or not)"
-        return
-    if rules[0] != rules[1] or len({nfe(convention, step) for step in to_end.steps}) != 1:
-        reading.no_guidance = "its guidance changes from step to step"
-        return
-    reading.rule, reading.unconditional_first = rules[0]
-    for i, half in enumerate(halves):
-        assert half is not None
-        (u, _), (c, _) = half if reading.unconditional_first else half[::-1]
-        cond = {**with_unconditional(c, u), SCALE: w}
-        reading.reference_steps.append(_reference_step(reading, guided.steps, i, cond, "guided"))
+    found = guidance.learn(reading.stock, reading.convention, reading.schedule.sign, reading.off)
+    reading.rule, reading.no_guidance, reading.guidance_fix = found.rule, found.why, found.fix
+    reading.unconditional_first = found.unconditional_first
+    for i, half in enumerate(found.halves):
+        (u, _), (c, _) = half if found.unconditional_first else half[::-1]
+        cond = {**with_unconditional(c, u), SCALE: torch.tensor([guidance.PROBE_SCALE])}
+        reading.reference_steps.append(recorder.step(found.steps, i, cond, "guided"))

@@ -1,9 +1,10 @@
 """The stock call of a pipeline: which arguments drive it, and how to run it with a fake denoiser."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
-from scm_distill.teachers import trace
+from scm_distill.teachers import guider, trace
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
+Fill = Callable[..., Tensor]  # torch.zeros, torch.randn
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
 _OURS = "scm-distill sets it itself; leave it away."
 RESERVED = {  # arguments of the stock call that have a setting of their own, or are ours
@@ -50,7 +52,7 @@ class StockCall:
     extra: dict[str, Any]
     driver: Driver
     denoiser: str
-    guided_by: str | None  # the argument that scales classifier-free guidance
+    guided_by: str | None  # the argument that scales classifier-free guidance; guider.ARGUMENT stands for a component
     embeds_guidance: bool  # the scale is an input of the denoiser itself
     template: Any = None  # batch size and output of the first recorded call of the denoiser
 
@@ -59,6 +61,15 @@ class StockCall:
         """The denoiser."""
         net: nn.Module = getattr(self.pipeline, self.denoiser)
         return net
+
+    @property
+    def default_scale(self) -> float | None:
+        """The scale of classifier-free guidance of a call that names none."""
+        if self.guided_by == guider.ARGUMENT:
+            return guider.default(self.pipeline)
+        parameter = inspect.signature(self.pipeline.__call__).parameters.get(self.guided_by or "")
+        default = parameter.default if parameter else None
+        return float(default) if isinstance(default, int | float) else None
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:
@@ -91,22 +102,31 @@ class StockCall:
             wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
             if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = [negative or " "] * len(ids)
+        if guider.other_kinds(self.pipeline):
+            call[guider.ARGUMENT] = None
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
         return call | self.extra
 
-    def watch(self, arguments: Mapping[str, Any], *, fake: bool = False, **options: Any) -> trace.Trace:
-        """Run and record the stock call, see `trace.watch`; a `fake` denoiser returns zeros of the recorded shape."""
-        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=self._fake if fake else None, **options)
+    def watch(
+        self, arguments: Mapping[str, Any], *, fake: bool | Literal["noise"] = False, **options: Any
+    ) -> trace.Trace:
+        """Run and record the stock call, see `trace.watch`.
+
+        A `fake` denoiser returns zeros of the recorded shape, or standard normal noise.
+        """
+        fill = torch.randn if fake == "noise" else torch.zeros
+        stand_in = partial(self._fake, fill) if fake else None
+        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=stand_in, **options)
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]
             self.template = (len(next(iter(first.arguments.values()))), first.output)
         return recorded
 
-    def _fake(self, arguments: Mapping[str, Any]) -> Any:
+    def _fake(self, fill: Fill, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template
-        return _zeros(output, batch, len(next(iter(arguments.values()))))
+        return _like(output, batch, len(next(iter(arguments.values()))), fill)
 
 
 def modality_of(pipeline: Any) -> Modality:
@@ -117,16 +137,17 @@ def modality_of(pipeline: Any) -> Modality:
     return "video" if {"num_frames", "video_length", "frames"} & set(parameters) else "image"
 
 
-def _zeros(value: Any, batch: int, size: int) -> Any:
-    """Zeros of the structure of `value`, an output of the denoiser for `batch` samples, for `size` samples."""
+def _like(value: Any, batch: int, size: int, fill: Fill) -> Any:
+    """What `fill` makes, in the structure of `value`, an output of the denoiser for `batch` samples, for `size`."""
     if isinstance(value, Tensor):
-        return value.new_zeros(len(value) // batch * size, *value.shape[1:])
+        return fill(len(value) // batch * size, *value.shape[1:], dtype=value.dtype, device=value.device)
     if isinstance(value, list) and value:
-        return [torch.zeros_like(value[0]) for _ in range(len(value) // batch * size)]
+        one = value[0]
+        return [fill(*one.shape, dtype=one.dtype, device=one.device) for _ in range(len(value) // batch * size)]
     if isinstance(value, tuple):
-        return tuple(_zeros(v, batch, size) for v in value)
+        return tuple(_like(v, batch, size, fill) for v in value)
     if hasattr(value, "items"):
-        return type(value)(**{k: _zeros(v, batch, size) for k, v in value.items()})
+        return type(value)(**{k: _like(v, batch, size, fill) for k, v in value.items()})
     return value
 
 
@@ -161,6 +182,8 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     embeds = "guidance" in inspect.signature(net.forward).parameters and bool(net.config.get("guidance_embeds", True))
     if "true_cfg_scale" in parameters:
         guided_by: str | None = "true_cfg_scale"
+    elif guider.guiders(pipeline) and not guider.other_kinds(pipeline):
+        guided_by = guider.ARGUMENT
     else:
         guided_by = "guidance_scale" if "guidance_scale" in parameters and not embeds else None
     return StockCall(pipeline, dict(extra), driver, present[0], guided_by, embeds)

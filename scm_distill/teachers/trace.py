@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scm_distill.teachers import guider
+
 Fake = Callable[[Mapping[str, Any]], Any]
 
 
@@ -172,28 +174,10 @@ def watch(
         generator = torch.random.manual_seed(seed)
         if "generator" in inspect.signature(pipeline.__call__).parameters:
             arguments = {"generator": generator, **arguments}
-        trace.result = pipeline(**arguments)
+        with guider.applied(pipeline, arguments) as arguments:
+            trace.result = pipeline(**arguments)
     return trace
 
 
 def _devices(pipeline: Any) -> list[torch.device]:
     return [pipeline.device] if pipeline.device.type == "cuda" else []
-
-
-@dataclass(frozen=True)
-class ReferenceStep:
-    """One step of a stock call, to compare a network with: the denoiser's inputs and the scheduler's.
-
-    Times are functions of sigma_d, which is chosen later. Batches are of one sample, two in "two samples".
-    """
-
-    what: str  # "plain", "guided" or "two samples"
-    x_nat: Tensor  # the denoiser's input, (B, ...)
-    t: Callable[[float], float]  # TrigFlow time by the denoiser's own time tau
-    cond: dict[str, Tensor]  # conditions; of a guided step with w and u/NAME
-    native: Tensor  # the native prediction as the scheduler received it, (B, ...)
-    next_x_nat: Tensor | None = None  # the denoiser's next input, where the scheduler's step is a DDIM step
-    step: Callable[[float], tuple[float, float]] | None = None  # TrigFlow times of that DDIM step, from and to
-    tau: float | None = None  # the denoiser's own time
-    t_of_sigma: Callable[[float], float] | None = None  # TrigFlow time by the scheduler's sigma, where it has one
-    x_0: Tensor | None = None  # the scheduler's estimate of x_0, where it returns one without clipping

@@ -64,7 +64,7 @@ def _smallest_difference(network: Network, x: Tensor, t: Tensor, cond: Cond) -> 
     for h in DIFFERENCE_STEPS:
         _, numeric = Difference(h)(network, x, t, cond, v)
         differences.append(float((jvp - numeric).norm() / numeric.norm().clamp_min(1e-30)))
-    return min(differences)
+    return float(torch.tensor(differences, dtype=torch.float64).min())  # NaN where one is
 
 
 @dataclass(frozen=True)

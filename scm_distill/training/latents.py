@@ -81,16 +81,19 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     if reading is None:
         assert source.images is not None
         return TrainingData(source.images, Conditioning(teacher, None, recipe.guidance), None, [])
-    guided = teacher.rule is not None and recipe.guidance.scale is not None
+    guidance = teacher.in_effect(recipe.guidance)
+    if guidance != recipe.guidance:
+        report.say(f"guidance: off, as it is at scale {recipe.guidance.scale:g} in the teacher's own call")
+    guided = teacher.rule is not None and guidance.scale is not None
     identity = json.dumps([teacher.source.repo, recipe.teacher.revision, files_of(teacher.source.repo)])
     with ranks.first("recording the conditions"):
         report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(
-            reading, source.prompts, out / CONDITIONS, guided=guided, negative=recipe.guidance.negative_prompt,
+            reading, source.prompts, out / CONDITIONS, guided=guided, negative=guidance.negative_prompt,
             identity=identity, progress=report.advance,
         )  # fmt: skip
         report.end()
-    conditioning = Conditioning(teacher, conditions, recipe.guidance)
+    conditioning = Conditioning(teacher, conditions, guidance)
     decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")

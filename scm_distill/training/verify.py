@@ -11,7 +11,7 @@ from scm_distill.maths.trigflow import ddim_step, denoise, like
 from scm_distill.memory import out_of_memory
 from scm_distill.models.network import Network
 from scm_distill.teachers import Teacher
-from scm_distill.teachers.trace import ReferenceStep
+from scm_distill.teachers.reference_steps import ReferenceStep
 
 # Largest differences that are still agreement.
 AGREE = 1e-4  # of predictions, relative; rounding is 1e-6

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -217,14 +218,22 @@ def test_a_wrong_setting_is_one_error(override: str, folder: Callable[[str], Pat
     assert done.stderr.count("error: ") == 1
 
 
-@pytest.mark.parametrize("fault", ["export", "tangent"])
+FAULTY = {
+    "no tangent": TangentCheck(False, None, None, "planted"),
+    "wrong tangent": TangentCheck(True, 0.3, "float32", None),
+    "tangent NaN": TangentCheck(True, math.nan, "float32", None),
+}
+
+
+@pytest.mark.parametrize("fault", ["export", "export NaN", *FAULTY])
 def test_the_verdict_follows_the_facts(
     fault: str, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fault == "export":
-        monkeypatch.setattr(rehearsal.self_check, "check", lambda *_: Checked(1.0, 1.0))
+    if fault in FAULTY:
+        monkeypatch.setattr(inspect, "_tangent", lambda *_: FAULTY[fault])
     else:
-        monkeypatch.setattr(inspect, "_tangent", lambda *_: TangentCheck(False, None, None, "planted"))
+        off = math.nan if "NaN" in fault else 1.0
+        monkeypatch.setattr(rehearsal.self_check, "check", lambda *_: Checked(off, off))
     done = run(folder("sd15"), "--json")
     assert done.exit_code != 0 or json.loads(done.stdout)["verdict"] != "can be distilled"
 

@@ -1,0 +1,122 @@
+"""Reference steps: inputs and outputs of steps of the stock call, which the network that trains must give again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scm_distill.maths.cond import SCALE
+from scm_distill.teachers.convention import Convention, Unclear, at
+from scm_distill.teachers.scheduler import FIRST_STEP_IS_DDIM, Schedule
+from scm_distill.teachers.stock_call import StockCall
+from scm_distill.teachers.trace import Step
+
+
+@dataclass(frozen=True)
+class ReferenceStep:
+    """One step of a stock call, to compare a network with: the denoiser's inputs and the scheduler's.
+
+    Times are functions of sigma_d, which is chosen later. Batches are of one sample, two in "two samples".
+    """
+
+    what: str  # "plain", "guided" or "two samples"
+    x_nat: Tensor  # the denoiser's input, (B, ...)
+    t: Callable[[float], float]  # TrigFlow time by the denoiser's own time tau
+    cond: dict[str, Tensor]  # conditions; of a guided step with w and u/NAME
+    native: Tensor  # the native prediction as the scheduler received it, (B, ...)
+    next_x_nat: Tensor | None = None  # the denoiser's next input, where the scheduler's step is a DDIM step
+    step: Callable[[float], tuple[float, float]] | None = None  # TrigFlow times of that DDIM step, from and to
+    tau: float | None = None  # the denoiser's own time
+    t_of_sigma: Callable[[float], float] | None = None  # TrigFlow time by the scheduler's sigma, where it has one
+    x_0: Tensor | None = None  # the scheduler's estimate of x_0, where it returns one without clipping
+
+
+def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dict[str, Tensor]:
+    """`cond` of one sample with the guidance scale `w`, if that is an input of the denoiser."""
+    if convention.scale_of is None:
+        return cond
+    return {**cond, SCALE: torch.full((1,), w)}
+
+
+@dataclass
+class Recorder:
+    """Makes reference steps of the recorded steps of a stock call."""
+
+    stock: StockCall
+    convention: Convention
+    schedule: Schedule
+
+    def step(
+        self, steps: Sequence[Step], i: int, cond: dict[str, Tensor], what: Literal["plain", "guided"] = "plain"
+    ) -> ReferenceStep:
+        """Step `i` of a call, with the conditions `cond` of its first sample. Raises Unclear."""
+        reference = self._velocity(steps[i], cond, what)
+        if what == "guided":
+            return reference
+        config = self.stock.pipeline.scheduler.config
+        x_0 = None if config.get("clip_sample") or config.get("thresholding") else steps[i].x_0
+        next_x, times = self._ddim_step(steps[i : i + 2])
+        return replace(
+            reference,
+            next_x_nat=next_x,
+            step=times,
+            x_0=None if x_0 is None else x_0[:1].reshape(1, *self.convention.sample_shape),
+        )
+
+    def pair(self, step: Step) -> ReferenceStep:
+        """A step of two samples with different conditions, which shows how the batch is arranged. Raises Unclear."""
+        convention, arguments = self.convention, step.calls[0].arguments
+        first = self._velocity(step, convention.cond(arguments), "two samples")
+        native = self.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
+        cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
+        return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
+
+    def _velocity(self, step: Step, cond: dict[str, Tensor], what: str) -> ReferenceStep:
+        """The denoiser's inputs and prediction for the first sample of `step`. Raises Unclear."""
+        convention, schedule, arguments = self.convention, self.schedule, step.calls[0].arguments
+        if convention.scale_of:
+            embedded = float(at(arguments, convention.scale_of[0]).flatten()[0])
+            cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
+        tau, sigma = self._time(step)
+        x = convention.sample(arguments)
+        _check_scaling(step, x)
+        return ReferenceStep(
+            what=what,
+            x_nat=x,
+            t=lambda d: schedule.t_of(tau, None, d),
+            cond=cond,
+            native=schedule.sign * step.model_output[:1].reshape(1, *convention.sample_shape),
+            tau=tau,
+            t_of_sigma=None if sigma is None or schedule.kind == "vp" else lambda d: schedule.t_of(tau, sigma, d),
+        )
+
+    def _time(self, step: Step) -> tuple[float, float | None]:
+        """The denoiser's time of `step`, and its sigma as the share of noise (some flows count data)."""
+        config, sigma = self.stock.pipeline.scheduler.config, step.sigma
+        if sigma is not None and self.schedule.kind == "flow" and config.get("invert_sigmas", False):
+            sigma = 1 - sigma
+        return float(step.calls[0].arguments[self.convention.time].flatten()[0]), sigma
+
+    def _ddim_step(self, steps: Sequence[Step]) -> tuple[Tensor | None, Callable[[float], tuple[float, float]] | None]:
+        """Of two steps, the first a DDIM step: the second's x_nat, and both times by sigma_d."""
+        scheduler, schedule = self.stock.pipeline.scheduler, self.schedule
+        if len(steps) < 2 or type(scheduler).__name__ not in FIRST_STEP_IS_DDIM:
+            return None, None
+        (tau, sigma), (next_tau, next_sigma) = self._time(steps[0]), self._time(steps[1])
+
+        def times(d: float) -> tuple[float, float]:
+            return schedule.t_of(tau, sigma, d), schedule.t_of(next_tau, next_sigma, d)
+
+        # DDIM steps to tau - K / steps, whatever comes next: with linspace spacing that is another time.
+        follows = sigma is not None or abs(tau - next_tau - (scheduler.config.num_train_timesteps // 2)) < 1
+        return (self.convention.sample(steps[1].calls[0].arguments) if follows else None), times
+
+
+def _check_scaling(step: Step, x: Tensor) -> None:
+    """Raises Unclear where the denoiser's input `x` is not a multiple of the scheduler's sample."""
+    sample = step.sample[:1].reshape(x.shape).double()
+    ratio = (x.double() * sample).sum() / sample.square().sum()
+    if not (x.double() - ratio * sample).abs().max() <= 1e-4 * x.abs().max():
+        raise Unclear("its denoiser is not given a multiple of the scheduler's sample")
