@@ -17,11 +17,7 @@ from torch import Tensor, nn
 
 from scm_distill.errors import UserError, one_line
 from scm_distill.memory import out_of_memory
-<<<<<<< HEAD
-from scm_distill.teachers import safety, trace
-=======
-from scm_distill.teachers import failures, trace
->>>>>>> main
+from scm_distill.teachers import failures, safety, trace
 from scm_distill.teachers.guidance import ids_of
 from scm_distill.teachers.reading import Reading
 
