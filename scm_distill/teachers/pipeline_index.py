@@ -33,4 +33,4 @@ def read(folder: str, repo: str, revision: str | None) -> dict[str, object]:
         )
         raise UserError(error.problem, fix) from error
     except Exception as error:  # anything can come out of a damaged folder or a failed download
-        raise not_loaded(folder, repo, error, allow_pickle=False) from error
+        raise not_loaded(folder, repo, error) from error

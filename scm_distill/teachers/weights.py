@@ -17,6 +17,8 @@ from typing import Any
 
 import accelerate
 import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import list_repo_files
 from torch import Tensor, nn
 
 from scm_distill.artifacts import tensor_files
@@ -49,6 +51,34 @@ class Compared:
     wrong: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
+def download(
+    folder: str,
+    index: Mapping[str, object],
+    repo: str,
+    revision: str | None,
+    *,
+    variant: str | None,
+    allow_pickle: bool,
+) -> Path:
+    """The local folder of a pipeline; the files of a Hub id are downloaded.
+
+    Raises UserError where the Hub holds no files that are read, and whatever a download raises.
+    """
+    if Path(folder).is_dir():
+        return Path(folder)
+    safe = None if allow_pickle else True
+    try:
+        return Path(DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe))
+    except (OSError, ValueError):
+        try:
+            names = set(list_repo_files(folder, revision=revision))
+        except Exception:  # a network may fail in many ways: then the first error says so
+            names = set()
+        if names:
+            weight_files.choose(weight_files.parts_of(index, names), names, repo, variant=variant, pickle=allow_pickle)
+        raise
+
+
 def check_files(
     folder: Path, index: Mapping[str, object], repo: str, *, variant: str | None, allow_pickle: bool, report: Reporter
 ) -> None:
@@ -60,7 +90,10 @@ def check_files(
     names = weight_files.names_below(folder)
     parts = weight_files.parts_of(index, names)
     chosen = weight_files.choose(parts, names, repo, variant=variant, pickle=allow_pickle)
-    weight_files.check_pointers(folder, [name for name, entry in index.items() if isinstance(entry, list | tuple)])
+    listed = [name for name, entry in index.items() if isinstance(entry, list | tuple)]
+    weight_files.check_pointers(folder, listed)
+    if variant:
+        weight_files.check_endings(folder, listed)
     for part in parts:
         file = folder / chosen[part.name]
         files = tensor_files.shards(file) if file.suffix == ".json" else (file,)
