@@ -74,10 +74,12 @@ def parts_of(index: Mapping[str, object], names: Collection[str]) -> list[Part]:
 
 def _class(library: str, name: str) -> type[nn.Module] | None:
     """A class of diffusers, of one of its pipelines, or of transformers; None for any other."""
-    if library in ("diffusers", "transformers"):
-        kind = getattr(importlib.import_module(library), name, None)
-    else:
-        kind = getattr(getattr(diffusers.pipelines, library, None), name, None)
+    try:
+        own = library in ("diffusers", "transformers")
+        module = importlib.import_module(library) if own else getattr(diffusers.pipelines, library)
+        kind = getattr(module, name)
+    except Exception:  # not there, or a package that it needs is not: loading says so
+        return None
     return kind if isinstance(kind, type) and issubclass(kind, nn.Module) else None
 
 

@@ -122,8 +122,10 @@ def _check_names(
     if not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
         return  # the library says the former better, and only a quantizer knows its own names
     with torch.random.fork_rng(devices=[]):
+        if (net := _empty(part.kind, folder)) is None:
+            return  # a configuration that its class does not take: loading says what is wrong with it
         if part.of_diffusers:
-            compared = _of_diffusers(part.kind, folder, dict(held), sharded=sharded)
+            compared = _of_diffusers(net, dict(held), sharded=sharded)
         else:
             compared = _of_transformers(part.kind, folder, dict(held))
     refuse_names(part.name, held, compared, repo)
@@ -132,15 +134,24 @@ def _check_names(
         report.say(f"{part.name}: {n} weight{'s' * (n > 1)} of its file {'are' if n > 1 else 'is'} not read: {first}")
 
 
-def _of_diffusers(kind: Any, folder: Path, held: dict[str, Tensor], *, sharded: bool) -> Compared:
+def _empty(kind: Any, folder: Path) -> Any | None:
+    """A network of this class and the configuration in `folder`, without weights; None where it cannot be made."""
+    try:
+        with accelerate.init_empty_weights():
+            if hasattr(kind, "from_config"):
+                return kind.from_config(kind.load_config(folder))
+            return kind(kind.config_class.from_pretrained(folder))
+    except Exception:  # each class has its own for what it does not take
+        return None
+
+
+def _of_diffusers(net: Any, held: dict[str, Tensor], *, sharded: bool) -> Compared:
     """The names by diffusers: of one file the attention blocks of old ones are renamed."""
-    with accelerate.init_empty_weights():
-        net = kind.from_config(kind.load_config(folder))
     rename = getattr(net, "_fix_state_dict_keys_on_load", None)
     if rename is not None and not sharded:
         rename(held)
     wanted = net.state_dict()
-    passed_over = kind._keys_to_ignore_on_load_unexpected or []
+    passed_over = net._keys_to_ignore_on_load_unexpected or []
     wrong = [
         (name, tuple(held[name].shape), tuple(x.shape))
         for name, x in wanted.items()
