@@ -13,7 +13,7 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
+from scm_distill.teachers import families, pipeline_index, sizes, stock_call, unet2d, weights
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -60,7 +60,9 @@ def load(
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced_reading.read(stock_call.drive(loaded, call or {}))
+    stock = stock_call.drive(loaded, call or {})
+    sizes.check(stock)
+    reading = traced_reading.read(stock)
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention
