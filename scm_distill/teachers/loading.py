@@ -13,7 +13,17 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import failures, families, intake, pipeline_index, single_file, stock_call, unet2d, weights
+from scm_distill.teachers import (
+    failures,
+    families,
+    intake,
+    pipeline_index,
+    single_file,
+    sizes,
+    stock_call,
+    unet2d,
+    weights,
+)
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -67,7 +77,9 @@ def _read(loaded: Any, source: Source, call: Mapping[str, Any], device: torch.de
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced_reading.read(stock_call.drive(loaded, call))
+    stock = stock_call.drive(loaded, call)
+    sizes.check(stock)
+    reading = traced_reading.read(stock)
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention
