@@ -75,7 +75,7 @@ def _failed(stock: StockCall, error: Exception) -> str:
     """An exception while the stock call was watched, as a clause: where it came from, and why."""
     if not failures.by_a_library(error):
         return f"what its stock call shows is not understood ({failures.reason_of(error)})"
-    return f"its stock call fails: {failures.cause(error, stock.pipeline.components)}"
+    return f"its stock call fails with {failures.cause(error, stock.pipeline.components)}"
 
 
 def _read(stock: StockCall) -> Reading:
