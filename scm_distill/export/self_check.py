@@ -24,6 +24,7 @@ from scm_distill.models.network import Network
 from scm_distill.sampling import pixel_student, stock_loop
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.convention import Convention
+from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step, watch
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
@@ -39,7 +40,7 @@ class Checked:
 
 @torch.no_grad()
 def traced(
-    folder: Path, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+    folder: Path, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], stock: StockCall
 ) -> Checked:
     """Run `pipeline(**call)` of a reloaded folder and repeat it with `student`, on the CPU. Raises UserError.
 
@@ -54,7 +55,7 @@ def traced(
             f"{type(pipeline).__name__} brings its own scheduler along, whatever its folder says.",
             "No folder can make stock diffusers sample it in two steps, so it cannot be exported.",
         )
-    return compare(pipeline, student, times, cond, call, denoiser)
+    return compare(pipeline, student, times, cond, call, stock)
 
 
 def saved_scheduler(folder: Path) -> dict[str, object]:
@@ -65,11 +66,14 @@ def saved_scheduler(folder: Path) -> dict[str, object]:
 
 @torch.no_grad()
 def compare(
-    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], stock: StockCall
 ) -> Checked:
-    """As `traced`, with a stock pipeline that is loaded already; `student` computes where its inputs are, the CPU."""
-    net = getattr(pipeline, denoiser)
-    seen = watch(pipeline, {denoiser: net}, call, steps=2)
+    """As `traced`, with a stock pipeline that is loaded already; `student` computes where its inputs are, the CPU.
+
+    Of a call that evaluates an unused half too, the other half is compared.
+    """
+    seen = watch(pipeline, {stock.denoiser: getattr(pipeline, stock.denoiser)}, call, steps=2)
+    seen = stock.both.conditional(seen) if stock.both else seen
     counts = [len(step.calls) for step in seen.steps]
     batch = [len(next(iter(c.arguments.values()))) for s in seen.steps for c in s.calls]
     if counts != [1, 1] or batch != [1, 1]:
@@ -142,7 +146,7 @@ def check(folder: Path, student: Network, best: Grid, trained: Trained, call: Ar
         ids = conditioning.draw_ids(1, generator(0, "check"))
         prompt = trained.data.prompts[int(ids[0]) :][:1]
         driven = stock_call.arguments(prompt, 2)
-        return traced(folder, student, times, conditioning.for_evaluation(ids), {**driven, **call}, stock_call.denoiser)
+        return traced(folder, student, times, conditioning.for_evaluation(ids), {**driven, **call}, stock_call)
     return _check_pixel(folder, student, times, teacher)
 
 
