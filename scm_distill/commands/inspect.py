@@ -1,6 +1,5 @@
 """`inspect`: what can be found out about a teacher without training, and a recipe to start from."""
 
-import inspect as python_inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def inspect(
     report = report or Silent()
     report.begin("inspect", 4)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipe, loaded = _open(str(teacher), overrides, device)
+    recipe, loaded = _open(str(teacher), overrides, device, report)
     read = loaded.teacher
     report.advance(1)
     F = loaded.F_teacher
@@ -96,11 +95,13 @@ def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
     return "can be distilled"
 
 
-def _open(repo: str, overrides: Overrides, device: torch.device) -> tuple[config.Recipe, networks.LoadedTeacher]:
+def _open(
+    repo: str, overrides: Overrides, device: torch.device, report: Reporter
+) -> tuple[config.Recipe, networks.LoadedTeacher]:
     """The teacher, and a recipe about it that only carries settings; sigma_d follows an EDM teacher."""
     content = {"teacher": {"repo": repo}, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
     recipe = read_recipe({**content, "export": {"t_mid": [1.1]}}, overrides)
-    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True)
+    loaded = networks.load_teacher(recipe, device, micro_batch(recipe, 1), own_sigma_d=True, report=report)
     sigma_d = loaded.F_teacher.sigma_d
     return read_recipe(recipe, {"objective.sigma_d": sigma_d}), loaded
 
@@ -117,6 +118,7 @@ def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
         "scheduler": type(teacher.scheduler).__name__,
         "t_min": F.clock.t_min,
         "t_max": loaded.t_max,
+        "doubts": loaded.doubts,
         "network_time": _time(loaded),
     }
     if reading is None:
@@ -208,11 +210,10 @@ def _start(loaded: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, A
     else:
         if reading.stock.driver == "prompt":
             start["data"]["prompts"] = "prompts.txt"
-        known = python_inspect.signature(reading.stock.pipeline.__call__).parameters
-        default = known[reading.stock.guided_by].default if reading.rule and reading.stock.guided_by else None
+        default = reading.stock.default_scale if reading.rule else None
         guidance = recipe.guidance.model_dump(mode="json", exclude_defaults=True)
-        if isinstance(default, int | float) and default != reading.off:
-            guidance = {"scale": float(default), **guidance}
+        if default is not None and default != reading.off:
+            guidance = {"scale": default, **guidance}
         if guidance:
             start["guidance"] = guidance
     if recipe.objective.sigma_d != 1:

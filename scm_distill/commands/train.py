@@ -87,6 +87,7 @@ def plan_train(
         driver=reading.stock.driver if reading else None,
         guidance=_guidance(recipe, teacher),
         verified=loaded.verified,
+        doubts=loaded.doubts,
         memory=f"{needed}, {memory} layout",
         memory_needed=needed.total,
         memory_free=free,
@@ -115,14 +116,14 @@ def _read(
     """The teacher on `device`, or on the CPU where that has too little memory, and the planner of a run on `device`."""
     micro = batches.micro_batch(recipe, world)
     try:
-        loaded = networks.load_teacher(recipe, device, micro)
+        loaded = networks.load_teacher(recipe, device, micro, report=report)
         return loaded, _planner(recipe, loaded, world, device)
     except Exception as error:
         if device.type == "cpu" or not out_of_memory(error):
             raise
         report.say(f"this {device.type} device does not hold the teacher in float32: it is read on the CPU instead")
     torch.cuda.empty_cache()
-    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro)
+    loaded = networks.load_teacher(recipe, torch.device("cpu"), micro, report=report)
     return loaded, _planner(recipe, loaded, world, device)
 
 
@@ -168,7 +169,8 @@ def train(
             with ranks.together("noting the run"):
                 if main:
                     _note(recipe, folder, report)
-                    environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+                    world, doubts = made.accelerator.num_processes, made.loaded.doubts
+                    environment.note(folder, made.step, world, made.device, report, doubts)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too

@@ -52,7 +52,13 @@ class Teacher(Section):
     )
     pipeline: str | None = setting(None, "of a single .safetensors file: the diffusers class that reads it", NEUTRAL)
     config: str | None = setting(None, "of a single file: folder or Hub id with its components' configuration", NEUTRAL)
+    variant: Annotated[str, Field(pattern=r"^\w+$")] | None = setting(
+        None, "of its files of weights, such as fp16, bf16, ema or non_ema; null: those without one", NEUTRAL
+    )
     allow_pickle: bool = setting(False, "load .bin weights too; only from a source that you trust", NEUTRAL)
+    allow_few_step: bool = setting(
+        False, "take a network that samples in a few steps already, such as a consistency model or an export", NEUTRAL
+    )
     dtype: Literal["fp32", "bf16", "int8"] = setting(
         "fp32", "of its frozen weights; bf16 halves their memory, int8 (torchao) quarters it", NEUTRAL
     )

@@ -118,7 +118,7 @@ def save(
         call: Arguments = {"num_inference_steps": 2}
     else:
         net, scheduler, call = _traced(trained, student, best)
-        parts = {teacher.reading.stock.denoiser: net, "scheduler": scheduler, **teacher.family.parts()}
+        parts = {teacher.reading.stock.denoiser: net, "scheduler": scheduler, **teacher.parts()}
         teacher.source.load(**parts).save_pretrained(str(folder))
     save_tensors(net.state_dict(), folder / layout.WEIGHTS, {"format": "pt", **metadata})
     return call

@@ -117,7 +117,7 @@ def _compare(
     stock, name = teacher.reading.stock, type(teacher.reading.stock.pipeline).__name__
     kind: Any = getattr(diffusers, str(self_check.saved_scheduler(folder)["_class_name"]))
     pipeline = teacher.source.load(scheduler=kind.from_pretrained(str(folder), subfolder="scheduler"))
-    parts = teacher.family.parts()
+    parts = teacher.parts()
     if changed := [n for n, part in pipeline.components.items() if part is not parts.get(n, part)]:
         return f"the student's {name} differs from the teacher's in {', '.join(changed)} too", float("nan")
     ids = conditioning.draw_ids(1, generator(0, "check"))

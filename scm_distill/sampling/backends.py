@@ -18,7 +18,7 @@ from scm_distill.errors import UserError
 from scm_distill.sampling import stock_loop
 from scm_distill.sampling.per_sample_noise import PerSample
 from scm_distill.sampling.pixel_student import Student
-from scm_distill.teachers import Teacher, trace
+from scm_distill.teachers import Teacher, guider, trace
 from scm_distill.teachers.stock_call import drive, modality_of
 
 Condition = str | int | None  # of a sample: a prompt, a class label, or none
@@ -172,7 +172,8 @@ class PipelineBackend:
             if self.takes_generator:
                 arguments["generator"] = noise.generators
             torch.random.manual_seed(seeds[0])
-            return list(self.pipeline(**arguments)[0])
+            with guider.applied(self.pipeline, arguments) as arguments:
+                return list(self.pipeline(**arguments)[0])
 
     def draw_one(self, seed: int, condition: Condition, steps: int) -> Any:
         """The sample of the card's stock call: `generator=torch.manual_seed(seed)`, which is the global generator."""
@@ -181,7 +182,8 @@ class PipelineBackend:
             generator = torch.random.manual_seed(seed)
             if self.takes_generator:
                 arguments["generator"] = generator
-            return self.pipeline(**arguments)[0][0]
+            with guider.applied(self.pipeline, arguments) as arguments:
+                return self.pipeline(**arguments)[0][0]
 
     def _global_generators_kept(self) -> AbstractContextManager[None]:
         """After it the global generators of the CPU and of the pipeline's GPU are as they were before."""

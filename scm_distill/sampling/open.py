@@ -37,6 +37,7 @@ class Loading(TypedDict, total=False):
     allow_pickle: bool
     pipeline: str | None
     config: str | None
+    variant: str | None
 
 
 def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
@@ -50,7 +51,9 @@ def open_student(model: str, **options: Unpack[SamplerOptions]) -> Sampler:
     else:
         call = export_record(model).call
         backend = PipelineBackend(
-            teachers.load_pipeline(folder, dtype=dtype), call, int(str(call["num_inference_steps"]))
+            teachers.load_pipeline(folder, dtype=dtype, report=options.get("report")),
+            call,
+            int(str(call["num_inference_steps"])),
         )
     return _sampler(backend, options)
 
@@ -72,12 +75,16 @@ def open_teacher(
     backend: Backend
     if not model.endswith(".safetensors") and is_pixel(teachers.index(model, loading.get("revision"))):
         teacher = teachers.load(
-            model, revision=loading.get("revision"), allow_pickle=loading.get("allow_pickle", False)
+            model,
+            revision=loading.get("revision"),
+            allow_pickle=loading.get("allow_pickle", False),
+            variant=loading.get("variant"),
+            report=options.get("report"),
         )
         _cast(teacher.net, dtype)
         backend = PixelBackend(teacher)
     else:
-        pipeline = teachers.load_pipeline(model, dtype=dtype, **loading)
+        pipeline = teachers.load_pipeline(model, dtype=dtype, report=options.get("report"), **loading)
         backend = PipelineBackend(pipeline, shared_arguments(call), None, guidance)
     return _sampler(backend, options)
 
@@ -118,6 +125,7 @@ def teacher_of(name: str, model: str, student: Sampler, options: SamplerOptions)
         t = recipe.teacher
         loading = {
             "revision": t.revision, "allow_pickle": t.allow_pickle, "pipeline": t.pipeline, "config": t.config,
+            "variant": t.variant,
         }  # fmt: skip
     elif repo == facts.hub_id:
         loading = {"revision": facts.revision}

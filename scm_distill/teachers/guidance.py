@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from scm_distill.maths.guidance import GuidanceRule
+<<<<<<< HEAD
 from scm_distill.teachers import halves
+=======
+from scm_distill.teachers import guider
+>>>>>>> main
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.scheduler import Unreadable
 from scm_distill.teachers.stock_call import StockCall
@@ -23,6 +27,7 @@ NEGATIVE = "blurry"
 PROBE_SCALE = 3.0  # of guidance, in the probe
 POINTS = 12  # stock steps over which the rule is held against the call
 
+UNGUIDED = "Leave guidance.scale away."
 RULES = (
     GuidanceRule(),
     GuidanceRule(offset=1),
@@ -71,12 +76,14 @@ def _once(step: Step) -> bool:
 class Guidance:
     """What a stock call shows of its guidance.
 
-    Without a `rule`, `why` says why there is none. `unconditional_first` is whether the unconditional half of a step
-    comes first; `steps` are two steps at PROBE_SCALE, and `halves` their conditions and predictions.
+    Without a `rule`, `why` says why there is none and `fix` what to do. `unconditional_first` is whether the
+    unconditional half of a step comes first; `steps` are two steps at PROBE_SCALE, and `halves` their conditions and
+    predictions.
     """
 
     rule: GuidanceRule | None
     why: str = ""
+    fix: str = UNGUIDED
     unconditional_first: bool = True
     steps: tuple[Step, ...] = ()
     halves: tuple[list[tuple[dict[str, Tensor], Tensor]], ...] = ()
@@ -85,7 +92,9 @@ class Guidance:
 def learn(stock: StockCall, convention: Convention, sign: float, off: float | None) -> Guidance:
     """The guidance of a call that is unguided at the scale `off`; `sign` is that of the scheduler's model output."""
     if convention.scale_of or stock.guided_by is None:
-        return Guidance(None, "the denoiser is told the scale" if convention.scale_of else "its call has none")
+        return Guidance(None, "the denoiser is told the scale") if convention.scale_of else _no_guidance(stock)
+    if why := guider.partial(stock.pipeline) if stock.guided_by == guider.ARGUMENT else "":
+        return Guidance(None, why, f"Set start 0 and stop 1 in the configuration of its guider, or l{UNGUIDED[1:]}")
     arguments = stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative=NEGATIVE)
     steps = stock.watch(arguments, steps=2).steps
     both = [split(convention, step) for step in steps]
@@ -103,6 +112,7 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, "its guidance changes from step to step")
     rule, unconditional_first = found[0]
     rule = replace(rule, off=_threshold(stock, off))
+<<<<<<< HEAD
     return Guidance(rule, "", unconditional_first, tuple(steps), tuple(half for half in both if half is not None))
 
 
@@ -113,10 +123,23 @@ def _needs_negative(stock: StockCall) -> bool:
     except (TypeError, ValueError, AttributeError):
         return True
     return False
+=======
+    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in halves if half is not None))
+
+
+def _no_guidance(stock: StockCall) -> Guidance:
+    """Why a call has no guidance that could be read."""
+    if not (kinds := guider.other_kinds(stock.pipeline)):
+        return Guidance(None, "its call has none")
+    why = f"its {' and '.join(kinds)} is no plain classifier-free guidance, and is turned off"
+    return Guidance(None, why, f"Leave guidance.scale away, or put a {guider.PLAIN} in its place in the folder.")
+>>>>>>> main
 
 
 def _rescale(stock: StockCall) -> float:
     """The share of guidance_rescale in the stock call, 0 where it has none."""
+    if stock.guided_by == guider.ARGUMENT:
+        return float(next(iter(guider.guiders(stock.pipeline).values())).config.guidance_rescale)
     parameter = inspect.signature(stock.pipeline.__call__).parameters.get("guidance_rescale")
     value = stock.extra.get("guidance_rescale", parameter.default if parameter else 0)
     return float(value) if isinstance(value, int | float) else 0.0

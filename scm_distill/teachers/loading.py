@@ -12,7 +12,8 @@ from torch import nn
 
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d
+from scm_distill.progress import Reporter, Silent
+from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -28,7 +29,9 @@ def load(
     pipeline: str | None = None,
     config: str | None = None,
     call: Mapping[str, Any] | None = None,
+    variant: str | None = None,
     device: torch.device | None = None,
+    report: Reporter | None = None,
 ) -> Teacher:
     """The teacher in `repo`: a pipeline folder, `builtin:NAME`, a Hub id, or a single .safetensors file.
 
@@ -36,15 +39,18 @@ def load(
     configuration of its parts. It is loaded in float32 on `device` (default: the CPU). `call` are arguments of the
     stock call, such as height and num_frames. Raises UserError when it is missing, damaged, or cannot be read.
     """
+    report = report or Silent()
     if repo.endswith(".safetensors"):
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
-        again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle)
+        again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle, variant=variant)
         unet2d.check_parts(pipeline_index.read(folder, repo, revision), repo)  # before gigabytes are downloaded
+        _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
+    weights.check_values(loaded, repo, report)
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -74,15 +80,39 @@ def load_pipeline(
     allow_pickle: bool = False,
     pipeline: str | None = None,
     config: str | None = None,
+    variant: str | None = None,
     dtype: torch.dtype = torch.float32,
+    report: Reporter | None = None,
 ) -> Any:
     """The stock diffusers pipeline in `repo`, in `dtype`, without reading it; arguments as in `load`.
 
     Raises UserError when it is missing or damaged.
     """
+    report = report or Silent()
     if repo.endswith(".safetensors"):
-        return _single_file(repo, pipeline, config).to(dtype=dtype)
-    return _from_pretrained(resolve(repo), repo, revision, allow_pickle=allow_pickle, dtype=dtype)
+        loaded = _single_file(repo, pipeline, config).to(dtype=dtype)
+    else:
+        folder = resolve(repo)
+        _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
+        loaded = _from_pretrained(folder, repo, revision, allow_pickle=allow_pickle, variant=variant, dtype=dtype)
+    weights.check_values(loaded, repo, report)
+    return loaded
+
+
+def _check_files(
+    folder: str, repo: str, revision: str | None, *, variant: str | None, allow_pickle: bool, report: Reporter
+) -> None:
+    """Hold the files of weights against the classes of the parts; a Hub id's are downloaded. Raises UserError."""
+    try:
+        if not Path(folder).is_dir():
+            safe = None if allow_pickle else True
+            folder = DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe)
+        index = pipeline_index.read(folder, repo, None)
+        weights.check_files(Path(folder), index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
+    except Exception as error:  # anything can come out of a damaged folder or a failed download
+        if out_of_memory(error):
+            raise
+        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
 
 
 def _from_pretrained(
@@ -91,6 +121,7 @@ def _from_pretrained(
     revision: str | None,
     *,
     allow_pickle: bool,
+    variant: str | None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     **parts: Any,
@@ -106,7 +137,7 @@ def _from_pretrained(
         named = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
         there = {} if device is None else {"device_map": device.type}  # the current device of this type
         loaded = DiffusionPipeline.from_pretrained(
-            folder, revision=revision, use_safetensors=safe, **{named: dtype}, **there, **modules
+            folder, revision=revision, use_safetensors=safe, variant=variant, **{named: dtype}, **there, **modules
         )
         # For Wan, from_pretrained loads the folder's own over it; an old index may not name a part of today's class.
         loaded.register_modules(**{name: part for name, part in parts.items() if name in loaded.components})

@@ -16,7 +16,7 @@ from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import guidance
+from scm_distill.teachers import guidance, witness
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import (
     Convention,
@@ -47,6 +47,7 @@ class Reading:
     no_guidance: str  # why there is no rule
     off: float | None  # the guidance scale at which the pipeline calls its denoiser once, None without guidance
     unconditional_first: bool  # whether the unconditional half of a guided step comes first
+    guidance_fix: str = ""  # what to do where there is no rule
     reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
@@ -64,8 +65,11 @@ def read(stock: StockCall) -> Reading:
     """Read a pipeline by probing its stock call. Raises UserError, which says what was not understood."""
     try:
         return _read(stock)
-    except (Unclear, schedules.Unreadable) as error:
+    except Unclear as error:
         raise refusal(stock.pipeline, str(error)) from error
+    except schedules.Unreadable as error:
+        refused = refusal(stock.pipeline, str(error))
+        raise UserError(refused.problem, error.fix or refused.fix) from error
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
@@ -79,7 +83,8 @@ def _read(stock: StockCall) -> Reading:
     """As `read`. Raises Unclear, Unreadable, and whatever the pipeline raises."""
     scheduler = stock.pipeline.scheduler
     kind = schedules.kind_of(scheduler)
-    off, plain = unguided(stock)
+    discrete = schedules.discrete(scheduler) if kind == "vp" else None
+    off, plain = _first_calls(stock, witness.stand_in(scheduler, kind, discrete))
     first = plain.steps[0].calls[0]
     x, time = _names(stock)
     two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=off), fake=True, steps=1)
@@ -94,8 +99,8 @@ def _read(stock: StockCall) -> Reading:
         learn_shared(convention, arguments, other.steps[0].calls[0].arguments)
     _learn_output(convention, first.output, plain.steps[0].model_output)
     _learn_scale(convention, stock, arguments)
-    if kind == "vp":
-        schedule = schedules.discrete(scheduler)
+    if discrete is not None:
+        schedule = discrete
     else:
         taus, sigmas = _time_map(stock, off, time)
         schedule = (schedules.flow if kind == "flow" else schedules.edm)(scheduler, taus, sigmas)
@@ -112,6 +117,7 @@ def _read(stock: StockCall) -> Reading:
     return reading
 
 
+<<<<<<< HEAD
 def _unequal(stock: StockCall, off: float | None) -> Trace | None:
     """A step of a call for two prompts of unequal lengths; None where the call takes no two such prompts."""
     if stock.alone:
@@ -122,6 +128,20 @@ def _unequal(stock: StockCall, off: float | None) -> Trace | None:
         if out_of_memory(error):
             raise
         return None
+=======
+def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
+    """As `unguided`, under the scheduler `stand_in`, or under the pipeline's own where its call refuses that."""
+    if stand_in is stock.pipeline.scheduler:
+        return unguided(stock)
+    stock.stand_in = stand_in
+    try:
+        return unguided(stock)
+    except Exception as error:  # whatever a pipeline raises that wants a scheduler of another class
+        if out_of_memory(error) or isinstance(error, schedules.Unreadable | UserError):
+            raise
+    stock.stand_in = None
+    return unguided(stock)
+>>>>>>> main
 
 
 def _names(stock: StockCall) -> tuple[str, str]:
@@ -200,7 +220,7 @@ def _check_fractions(convention: Convention, stock: StockCall, plain: Trace) -> 
 def _learn_guidance(reading: Reading, recorder: Recorder) -> None:
     """Note the rule by which the pipeline combines its two predictions, or why none was found, and guided steps."""
     found = guidance.learn(reading.stock, reading.convention, reading.schedule.sign, reading.off)
-    reading.rule, reading.no_guidance = found.rule, found.why
+    reading.rule, reading.no_guidance, reading.guidance_fix = found.rule, found.why, found.fix
     reading.unconditional_first = found.unconditional_first
     for i, half in enumerate(found.halves):
         (u, _), (c, _) = half if found.unconditional_first else half[::-1]

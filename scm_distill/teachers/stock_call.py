@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
-from scm_distill.teachers import halves, trace
+from scm_distill.teachers import guider, halves, trace
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
@@ -52,17 +52,32 @@ class StockCall:
     extra: dict[str, Any]
     driver: Driver
     denoiser: str
-    guided_by: str | None  # the argument that scales classifier-free guidance
+    guided_by: str | None  # the argument that scales classifier-free guidance; guider.ARGUMENT stands for a component
     embeds_guidance: bool  # the scale is an input of the denoiser itself
     both: halves.Halves | None = None  # of a call that evaluates both halves where guidance is off
     needs_negative: bool = False  # a guided call fails without a negative prompt
     template: Any = None  # batch size and output of the first recorded call of the denoiser
+    stand_in: Any = None  # the scheduler that its watched calls run under, None for the pipeline's own
 
     @property
     def net(self) -> nn.Module:
         """The denoiser."""
         net: nn.Module = getattr(self.pipeline, self.denoiser)
         return net
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that watched calls run under."""
+        return self.pipeline.scheduler if self.stand_in is None else self.stand_in
+
+    @property
+    def default_scale(self) -> float | None:
+        """The scale of classifier-free guidance of a call that names none."""
+        if self.guided_by == guider.ARGUMENT:
+            return guider.default(self.pipeline)
+        parameter = inspect.signature(self.pipeline.__call__).parameters.get(self.guided_by or "")
+        default = parameter.default if parameter else None
+        return float(default) if isinstance(default, int | float) else None
 
     @property
     def denoisers(self) -> dict[str, nn.Module]:
@@ -98,6 +113,8 @@ class StockCall:
             wants_negative = scale > 1 and (self.needs_negative or self.guided_by == "true_cfg_scale")
             if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = self._text([negative or " "] * n)
+        if guider.other_kinds(self.pipeline):
+            call[guider.ARGUMENT] = None
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
         return call | self.extra | self.texts(n)
@@ -127,11 +144,13 @@ class StockCall:
     ) -> trace.Trace:
         """Run and record the stock call, see `trace.watch`.
 
-        A `fake` denoiser returns zeros of the recorded shape, or standard normal noise.
+        It runs under `stand_in`, if that is set. A `fake` denoiser returns zeros of the recorded shape, or standard
+        normal noise.
         """
         fill = torch.randn if fake == "noise" else torch.zeros
-        stand_in = partial(self._fake, fill) if fake else None
-        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=stand_in, **options)
+        instead = partial(self._fake, fill) if fake else None
+        with trace.patched(self.pipeline, "scheduler", self.scheduler):
+            recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=instead, **options)
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]
@@ -198,6 +217,8 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     embeds = "guidance" in inspect.signature(net.forward).parameters and bool(net.config.get("guidance_embeds", True))
     if "true_cfg_scale" in parameters:
         guided_by: str | None = "true_cfg_scale"
+    elif guider.guiders(pipeline) and not guider.other_kinds(pipeline):
+        guided_by = guider.ARGUMENT
     else:
         guided_by = "guidance_scale" if "guidance_scale" in parameters and not embeds else None
     return StockCall(pipeline, dict(extra), driver, present[0], guided_by, embeds)

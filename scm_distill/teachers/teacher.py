@@ -12,6 +12,7 @@ from scm_distill.config import Guidance
 from scm_distill.maths.clocks import Clock
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.maths.schedules import Prediction
+from scm_distill.teachers import guider
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 from scm_distill.teachers.reading import Reading
@@ -68,6 +69,11 @@ class Teacher:
     def pixels(self) -> bool:
         """Whether samples are pixels, and may be mirrored and clipped."""
         return self.reading is None
+
+    def parts(self) -> dict[str, Any]:
+        """The components and settings of the exported pipeline that differ from the teacher's, by name."""
+        off = guider.disabled(self.reading.stock.pipeline) if self.reading else {}
+        return {**off, **self.family.parts()}
 
     def in_effect(self, guidance: Guidance) -> Guidance:
         """`guidance` with no scale where the teacher's own call does not guide at its scale."""

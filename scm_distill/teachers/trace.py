@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scm_distill.teachers import guider
+
 Fake = Callable[[Mapping[str, Any]], Any]
 
 
@@ -172,7 +174,8 @@ def watch(
         generator = torch.random.manual_seed(seed)
         if "generator" in inspect.signature(pipeline.__call__).parameters:
             arguments = {"generator": generator, **arguments}
-        trace.result = pipeline(**arguments)
+        with guider.applied(pipeline, arguments) as arguments:
+            trace.result = pipeline(**arguments)
     return trace
 
 

@@ -17,6 +17,7 @@ from scm_distill.models import exact_time, lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.teachers.reading import Reading
+from scm_distill.training import few_step
 from scm_distill.training.batches import probe_batch
 from scm_distill.training.verify import AGREE, verify
 
@@ -26,13 +27,15 @@ class LoadedTeacher:
     """A teacher in TrigFlow form, as a run, a dry run and `inspect` have it.
 
     `F_teacher` is frozen and shares its weights with `teacher`. `t_max` is where sampling starts, in radians.
-    `verified` are the relative differences to the stock pipeline, by what was compared.
+    `verified` are the relative differences to the stock pipeline, by what was compared. `doubts` are sentences about
+    what makes it a poor teacher.
     """
 
     teacher: teachers.Teacher
     F_teacher: Network
     t_max: float
     verified: dict[str, float]
+    doubts: tuple[str, ...] = ()
 
 
 def check_packages(recipe: config.Recipe) -> None:
@@ -49,6 +52,7 @@ def load_teacher(
     *,
     own_sigma_d: bool = False,
     teacher: teachers.Teacher | None = None,
+    report: Reporter | None = None,
 ) -> LoadedTeacher:
     """Read the recipe's teacher, put it on `device`, and hold it against its stock pipeline. Writes nothing.
 
@@ -57,9 +61,11 @@ def load_teacher(
     """
     check_packages(recipe)
     source = recipe.teacher
+    if teacher is None:
+        few_step.refuse(recipe)
     teacher = teacher or teachers.load(
         source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
-        config=source.config, call=source.call, device=device,
+        config=source.config, call=source.call, variant=source.variant, device=device, report=report,
     )  # fmt: skip
     sigma_d = recipe.objective.sigma_d
     fixed = teacher.reading.schedule.sigma_data if teacher.reading else None
@@ -88,7 +94,8 @@ def load_teacher(
     F_teacher = exact.with_autocast(None if teacher.prediction == "epsilon" else autocast_dtype(recipe))
     if micro is not None:
         F_teacher = F_teacher.with_chunk(probe_batch(micro, teacher.sample_shape))
-    return LoadedTeacher(teacher, F_teacher.to(device) if device else F_teacher, t_max, verified)
+    F_teacher = F_teacher.to(device) if device else F_teacher
+    return LoadedTeacher(teacher, F_teacher, t_max, verified, few_step.judge(recipe, teacher, F_teacher, t_max))
 
 
 def reclocks(recipe: config.Recipe, teacher: teachers.Teacher) -> bool:
@@ -108,7 +115,8 @@ def _check_guidance(recipe: config.Recipe, teacher: teachers.Teacher) -> None:
     why = "it is unconditional or takes labels only" if reading is None else reading.no_guidance
     told = reading is not None and reading.convention.scale_of is not None
     if teacher.rule is None and not told:
-        raise UserError(f"This teacher cannot be guided: {why}.", "Leave guidance.scale away.")
+        fix = reading.guidance_fix if reading else "Leave guidance.scale away."
+        raise UserError(f"This teacher cannot be guided: {why}.", fix)
     if recipe.guidance.dropout and teacher.rule is None:
         raise UserError("A denoiser that is told the scale has no unconditional half.", "Set guidance.dropout=0.")
     if recipe.guidance.dropout and teacher.in_effect(recipe.guidance) != recipe.guidance:

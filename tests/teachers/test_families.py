@@ -59,7 +59,7 @@ def test_a_pipeline_of_no_file_is_of_the_usual_family() -> None:
 
 
 def test_the_exported_parts_are_parts_and_settings_of_the_pipeline(teacher_of: TeacherOf) -> None:
-    for name in ("wan22", "flux2_klein", "hunyuanimage"):
+    for name in ("wan22", "flux2_klein"):
         teacher = teacher_of(name)
         assert teacher.family.parts()
         assert teacher.family.parts().keys() <= teacher.reading.stock.pipeline.config.keys()
@@ -236,7 +236,8 @@ def test_a_denoiser_that_is_told_the_scale_needs_no_new_input(teacher_of: Teache
     assert teacher_of("zimage").family.guidance_input(teacher_of("zimage").net, teacher_of("zimage").convention) is None
 
 
-def test_hunyuanimages_guiders_are_taken_out(teacher_of: TeacherOf) -> None:
-    pipeline = teacher_of("hunyuanimage").reading.stock.pipeline
-    assert pipeline.guider is None
-    assert pipeline.ocr_guider is None
+def test_hunyuanimages_guiders_are_off(teacher_of: TeacherOf) -> None:
+    teacher = teacher_of("hunyuanimage")
+    assert teacher.reading.stock.guided_by is None
+    assert {name: part.config.enabled for name, part in teacher.parts().items()} == {"guider": False}
+    assert "AdaptiveProjectedMixGuidance is no plain" in teacher.reading.no_guidance

@@ -83,7 +83,7 @@ def test_damaged_and_missing_folders(make_teacher: TeacherMaker, tmp_path: Path)
     shutil.copytree(make_teacher(), broken)
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "could not be loaded" in refusal(broken).problem
+    assert "is cut off" in refusal(broken).problem
     weights.unlink()
     assert "could not be loaded" in refusal(broken).problem
     assert "model_index.json" in refusal(tmp_path).problem
