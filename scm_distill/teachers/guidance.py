@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from scm_distill.maths.guidance import GuidanceRule
-<<<<<<< HEAD
-from scm_distill.teachers import halves
-=======
-from scm_distill.teachers import guider
->>>>>>> main
+from scm_distill.teachers import guider, halves
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.scheduler import Unreadable
 from scm_distill.teachers.stock_call import StockCall
@@ -112,8 +108,7 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, "its guidance changes from step to step")
     rule, unconditional_first = found[0]
     rule = replace(rule, off=_threshold(stock, off))
-<<<<<<< HEAD
-    return Guidance(rule, "", unconditional_first, tuple(steps), tuple(half for half in both if half is not None))
+    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in both if half is not None))
 
 
 def _needs_negative(stock: StockCall) -> bool:
@@ -123,8 +118,6 @@ def _needs_negative(stock: StockCall) -> bool:
     except (TypeError, ValueError, AttributeError):
         return True
     return False
-=======
-    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in halves if half is not None))
 
 
 def _no_guidance(stock: StockCall) -> Guidance:
@@ -133,7 +126,6 @@ def _no_guidance(stock: StockCall) -> Guidance:
         return Guidance(None, "its call has none")
     why = f"its {' and '.join(kinds)} is no plain classifier-free guidance, and is turned off"
     return Guidance(None, why, f"Leave guidance.scale away, or put a {guider.PLAIN} in its place in the folder.")
->>>>>>> main
 
 
 def _rescale(stock: StockCall) -> float:

@@ -117,7 +117,6 @@ def _read(stock: StockCall) -> Reading:
     return reading
 
 
-<<<<<<< HEAD
 def _unequal(stock: StockCall, off: float | None) -> Trace | None:
     """A step of a call for two prompts of unequal lengths; None where the call takes no two such prompts."""
     if stock.alone:
@@ -128,7 +127,8 @@ def _unequal(stock: StockCall, off: float | None) -> Trace | None:
         if out_of_memory(error):
             raise
         return None
-=======
+
+
 def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
     """As `unguided`, under the scheduler `stand_in`, or under the pipeline's own where its call refuses that."""
     if stand_in is stock.pipeline.scheduler:
@@ -141,7 +141,6 @@ def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
             raise
     stock.stand_in = None
     return unguided(stock)
->>>>>>> main
 
 
 def _names(stock: StockCall) -> tuple[str, str]:
