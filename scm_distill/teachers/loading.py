@@ -13,7 +13,7 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
+from scm_distill.teachers import failures, families, intake, pipeline_index, stock_call, unet2d, weights
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -41,16 +41,23 @@ def load(
     """
     report = report or Silent()
     if repo.endswith(".safetensors"):
+        intake.check_file(Path(repo).expanduser(), pipeline, repo)
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
         again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle, variant=variant)
-        unet2d.check_parts(pipeline_index.read(folder, repo, revision), repo)  # before gigabytes are downloaded
+        intake.check(folder, repo, revision)  # before gigabytes are downloaded
         _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
     weights.check_values(loaded, repo, report)
+    with failures.told(repo, "cannot be read", loaded.components, failures.SETTINGS):
+        return _read(loaded, source, call or {}, device)
+
+
+def _read(loaded: Any, source: Source, call: Mapping[str, Any], device: torch.device | None) -> Teacher:
+    """The teacher that a loaded pipeline is, moved to `device`; `call` as in `load`."""
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -60,7 +67,7 @@ def load(
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced_reading.read(stock_call.drive(loaded, call or {}))
+    reading = traced_reading.read(stock_call.drive(loaded, call))
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention
