@@ -16,14 +16,12 @@ SETTINGS = "Mend that setting in the part's configuration file, or in teacher.ca
 LIBRARIES = ("diffusers", "transformers")  # whose code runs a pipeline
 
 
-def not_loaded(folder: str, repo: str, error: Exception, *, allow_pickle: bool) -> UserError:
+def not_loaded(folder: str, repo: str, error: Exception) -> UserError:
     """The UserError for `error`, which the libraries raised while `repo`, found at `folder`, was loaded."""
     if isinstance(error, UserError):
         return error
-    reason, local = str(error), Path(folder).is_dir()
-    if "safetensors" in reason and not allow_pickle and "found" in reason:
-        fix = "If you trust where it comes from, set teacher.allow_pickle=true to load its .bin weights."
-    elif local:
+    local = Path(folder).is_dir()
+    if local:
         fix = "Its files are damaged or incomplete, or a package they need is not installed: see the reason."
     else:
         fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
