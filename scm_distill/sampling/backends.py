@@ -159,13 +159,17 @@ class PipelineBackend:
 
     def _arguments(self, conditions: Sequence[Any], steps: int) -> dict[str, Any]:
         """The keyword arguments of the stock call for these conditions, without a generator."""
-        return {**self.stock.arguments(conditions, steps, **self.guidance), **self.call, "num_inference_steps": steps}
+        arguments = self.stock.arguments(conditions, steps, **self.guidance)
+        return {**arguments, **self.call, **self.stock.texts(len(conditions)), "num_inference_steps": steps}
 
     def draw_batch(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
         """One sample for each seed and condition, in one stock call with a generator for each.
 
         Noise that the scheduler draws without a generator is each sample's own, too (see `PerSample`).
         """
+        if self.stock.alone and len(seeds) > 1:
+            pairs = zip(seeds, conditions, strict=True)
+            return [sample for seed, one in pairs for sample in self.draw_batch([seed], [one], steps)]
         with self._global_generators_kept(), PerSample(seeds) as noise:
             arguments = self._arguments(conditions, steps)
             if self.takes_generator:

@@ -65,13 +65,22 @@ class Recorder:
             x_0 = x_0[:1].reshape(1, *self.convention.sample_shape)
         return replace(reference, next_x_nat=next_x, step=times, x_0=x_0)
 
-    def pair(self, step: Step) -> ReferenceStep:
-        """A step of two samples with different conditions, which shows how the batch is arranged. Raises Unclear."""
-        convention, arguments = self.convention, step.calls[0].arguments
-        first = self._velocity(step, convention.cond(arguments), "two samples")
-        native = self.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-        cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
-        return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
+    def pair(self, steps: Sequence[Step]) -> ReferenceStep:
+        """Two samples with different conditions, which show how a batch is arranged. Raises Unclear.
+
+        They are of one step, or of a step each where the call takes one prompt at a time.
+        """
+        convention, calls = self.convention, [step.calls[0].arguments for step in steps]
+        first = self._velocity(steps[0], convention.cond(calls[0]), "two samples")
+        output = torch.cat([step.model_output for step in steps])
+        native = self.schedule.sign * output.reshape(2, *convention.sample_shape)
+        x_nat = torch.cat([convention.sample(arguments, slice(0, 2)) for arguments in calls])
+        others = [convention.cond(arguments) for arguments in calls[1:]]
+        cond = {
+            name: value.expand(2) if name == SCALE else torch.cat([value, *(other[name] for other in others)])
+            for name, value in first.cond.items()
+        }
+        return replace(first, x_nat=x_nat, cond=cond, native=native)
 
     def _velocity(self, step: Step, cond: dict[str, Tensor], what: str) -> ReferenceStep:
         """The denoiser's inputs and prediction for the first sample of `step`. Raises Unclear."""
