@@ -248,3 +248,15 @@ def test_an_export_without_facts_is_refused(tmp_path: Path) -> None:
     (tmp_path / layout.FACTS).write_text('{"call": {}}')
     with pytest.raises(UserError, match="no facts"):
         card.render(tmp_path)
+
+
+def test_doubts_about_the_teacher_and_its_safety_checker_are_limits(export: Callable[..., Path]) -> None:
+    gallery = [{**shown, "flagged": shown["seed"] < 3} for shown in FACTS["gallery"]]
+    folder = export(doubts=["kitten may be a few-step network already"], safety_checker="Checker", gallery=gallery)
+    (folder / layout.EVALUATION).write_text(json.dumps({**EVALUATION, "flagged": 7}))
+    card.write(folder)
+    text = (folder / layout.CARD).read_text()
+    assert "- kitten may be a few-step network already.\n" in text
+    assert "Its safety checker, `Checker`, is its teacher's: what it flags is returned black." in text
+    assert "It flagged 3 of the 8 samples of the gallery." in text
+    assert "seed 0 (7 left out, flagged by a safety checker)" in text

@@ -192,3 +192,11 @@ def test_a_preview_is_cut_into_its_samples(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_numbers_have_three_digits(value: float | None, text: str) -> None:
     assert verdict.number(value) == text
+
+
+def test_doubts_about_the_teacher_are_in_it(tmp_path: Path) -> None:
+    folder = example_run.write(tmp_path / "run")
+    environment = json.loads((folder / "env.json").read_text())
+    environment["sessions"][-1]["doubts"] = ["kitten may be a few-step network already"]
+    (folder / "env.json").write_text(json.dumps(environment))
+    assert "kitten may be a few-step network already" in report.write(folder).read_text()

@@ -68,3 +68,10 @@ def test_a_broken_file_is_set_aside_and_named(broken: str, why: str, tmp_path: P
     assert (tmp_path / "env.json.broken").read_text() == broken
     assert len(listener.said) == 1
     assert why in listener.said[0]
+
+
+def test_doubts_about_the_teacher_are_kept(tmp_path: Path) -> None:
+    environment.note(tmp_path, 0, 1, torch.device("cpu"), Silent(), ("a poor teacher",))
+    environment.note(tmp_path, 1, 1, torch.device("cpu"), Silent())
+    sessions = json.loads((tmp_path / "env.json").read_text())["sessions"]
+    assert [session.get("doubts") for session in sessions] == [["a poor teacher"], None]
