@@ -47,6 +47,10 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
         trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
         if len(trace.steps) < 2:
             raise Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
+        if not all(step.calls for step in trace.steps):
+            raise Unreadable(
+                "it takes several scheduler steps for one evaluation of its denoiser, as for sound beside video"
+            )
         if _once(trace.steps[0]):
             return off, trace
         traces[off] = trace
