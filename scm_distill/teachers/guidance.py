@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scm_distill.errors import UserError
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.teachers import guider
 from scm_distill.teachers.convention import Convention
@@ -42,6 +43,7 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
 
     The scale is None for a call without guidance. Raises Unreadable where there is none.
     """
+    _refuse_perturbed(stock)
     for off in (1.0, 0.0) if stock.guided_by else (None,):
         trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
         if len(trace.steps) < 2:
@@ -50,6 +52,16 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
             return off, trace
     scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
     raise Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
+
+
+def _refuse_perturbed(stock: StockCall) -> None:
+    """Raises UserError for a call with perturbed-attention guidance, whose third prediction no rule here has."""
+    parameter = inspect.signature(stock.pipeline.__call__).parameters.get("pag_scale")
+    if parameter is not None and (scale := stock.extra.get("pag_scale", parameter.default)):
+        raise UserError(
+            f"{type(stock.pipeline).__name__} cannot be read: at pag_scale {scale:g} it adds perturbed attention.",
+            "Set teacher.call={pag_scale: 0.0}: without it, it is the plain pipeline, which guidance.scale guides.",
+        )
 
 
 def _once(step: Step) -> bool:

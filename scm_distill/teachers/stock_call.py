@@ -13,6 +13,7 @@ from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
 from scm_distill.teachers import guider, trace
+from scm_distill.teachers.families import of
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
@@ -99,7 +100,7 @@ class StockCall:
             call["batch_size"] = len(ids)
         if scale is not None and self.guided_by:
             call[self.guided_by] = scale
-            wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
+            wants_negative = (self.guided_by == "true_cfg_scale" and scale > 1) or of(self.pipeline).needs_negative
             if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
                 call["negative_prompt"] = [negative or " "] * len(ids)
         if guider.other_kinds(self.pipeline):
