@@ -100,6 +100,7 @@ class Facts(Part):
     versions: dict[str, str]  # of packages
     example: str | int | None  # the first prompt or label of the gallery
     gallery: tuple[Sample, ...]
+    doubts: tuple[str, ...] = ()  # sentences about what makes its teacher a poor one
 
 
 class ExportRecord(Record):

@@ -26,6 +26,7 @@ class Session(Part):
     platform: str
     devices: tuple[str, ...]
     processes: int
+    doubts: tuple[str, ...] = ()  # sentences about what makes the teacher a poor one
 
 
 class Environment(Record):

@@ -57,6 +57,7 @@ def _facts(found: InspectResult) -> dict[str, Any]:
         "conditions": found.conditions,
         "guidance": found.guidance,
         "verified": found.verified,
+        "warning": " ".join(f"{doubt}." for doubt in found.doubts) or None,
         "adaptation": found.adaptation,
         "tangent": _tangent(found.tangent),
         "latent map": found.latent_map,

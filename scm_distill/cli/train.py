@@ -90,6 +90,7 @@ def _plan_facts(plan: TrainPlan) -> dict[str, Any]:
         "conditions": f"{plan.conditions}, by {plan.driver}" if plan.driver else None,
         "guidance": plan.guidance,
         "verified": ", ".join(f"{name} {error:.0e}" for name, error in plan.verified.items()) if plan.driver else None,
+        "warning": " ".join(f"{doubt}." for doubt in plan.doubts) or None,
         "memory a process": plan.memory,
         "memory free": f"{gib(plan.memory_free)} on this machine's {plan.device}",
         "memory is short": advice if plan.memory_short else None,

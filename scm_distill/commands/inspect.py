@@ -118,6 +118,7 @@ def _facts(loaded: networks.LoadedTeacher) -> dict[str, Any]:
         "scheduler": type(teacher.scheduler).__name__,
         "t_min": F.clock.t_min,
         "t_max": loaded.t_max,
+        "doubts": loaded.doubts,
         "network_time": _time(loaded),
     }
     if reading is None:

@@ -64,6 +64,7 @@ class TrainPlan:
     driver: "Driver | None"
     guidance: str | None
     verified: Mapping[str, float]  # relative difference of our reading to the stock pipeline, by what was compared
+    doubts: tuple[str, ...]  # sentences about what makes it a poor teacher
     memory: str  # of one process, by phase and part
     memory_needed: int  # bytes of one process at its peak
     memory_free: int  # bytes
@@ -111,6 +112,7 @@ class InspectResult:
     conditions: str
     guidance: str | None  # None for a pixel UNet
     verified: Mapping[str, float] | None  # relative difference to the stock pipeline; None for a pixel UNet
+    doubts: tuple[str, ...]  # sentences about what makes it a poor teacher
     adaptation: str
     tangent: TangentCheck
     latent_map: str | None  # how data become latents; None for a pixel UNet

@@ -87,6 +87,7 @@ def plan_train(
         driver=reading.stock.driver if reading else None,
         guidance=_guidance(recipe, teacher),
         verified=loaded.verified,
+        doubts=loaded.doubts,
         memory=f"{needed}, {memory} layout",
         memory_needed=needed.total,
         memory_free=free,
@@ -168,7 +169,8 @@ def train(
             with ranks.together("noting the run"):
                 if main:
                     _note(recipe, folder, report)
-                    environment.note(folder, made.step, made.accelerator.num_processes, made.device, report)
+                    world, doubts = made.accelerator.num_processes, made.loaded.doubts
+                    environment.note(folder, made.step, world, made.device, report, doubts)
             try:
                 trained = run.Run(made).train()
             except BaseException:  # an interrupted or failed run has figures too

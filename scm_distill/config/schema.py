@@ -56,6 +56,9 @@ class Teacher(Section):
         None, "of its files of weights, such as fp16, bf16, ema or non_ema; null: those without one", NEUTRAL
     )
     allow_pickle: bool = setting(False, "load .bin weights too; only from a source that you trust", NEUTRAL)
+    allow_few_step: bool = setting(
+        False, "take a network that samples in a few steps already, such as a consistency model or an export", NEUTRAL
+    )
     dtype: Literal["fp32", "bf16", "int8"] = setting(
         "fp32", "of its frozen weights; bf16 halves their memory, int8 (torchao) quarters it", NEUTRAL
     )

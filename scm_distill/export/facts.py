@@ -70,6 +70,7 @@ def collect(
         },
         example=next((s.label if s.prompt is None else s.prompt for s in gallery), None),
         gallery=gallery,
+        doubts=trained.loaded.doubts,
     )
 
 

@@ -229,6 +229,7 @@ def _limits(facts: Facts) -> str:
     flow = facts.scheduler.startswith("FlowMatch")
     lines = [
         "Trained and checked for two steps." + (" One step is not possible." if flow else ""),
+        *(f"{doubt}." for doubt in facts.doubts),
         "Checked in float32 on a CPU; half precision was not part of it.",
         "What its teacher knows, gets wrong and should not show, the student does too: nothing was filtered or added.",
     ]

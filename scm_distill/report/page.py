@@ -211,6 +211,7 @@ def _main(run: Run) -> Pairs:
     micro = f" ({train.micro_batch_size} at a time)" if train.micro_batch_size else ""
     pairs = [
         ("Teacher", run.teacher),
+        ("Warning", "; ".join(run.sessions[-1].doubts) if run.sessions else ""),
         ("Pipeline", facts.pipeline if facts else ""),
         ("Sample", f" {TIMES} ".join(map(str, facts.sample_shape)) if facts else ""),
         ("Data", str(without_paths(recipe.data.source))),

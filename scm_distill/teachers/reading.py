@@ -16,7 +16,7 @@ from scm_distill.errors import UserError, one_line
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import guidance
+from scm_distill.teachers import guidance, witness
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
 from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
@@ -57,8 +57,11 @@ def read(stock: StockCall) -> Reading:
     """Read a pipeline by probing its stock call. Raises UserError, which says what was not understood."""
     try:
         return _read(stock)
-    except (Unclear, schedules.Unreadable) as error:
+    except Unclear as error:
         raise refusal(stock.pipeline, str(error)) from error
+    except schedules.Unreadable as error:
+        refused = refusal(stock.pipeline, str(error))
+        raise UserError(refused.problem, error.fix or refused.fix) from error
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
@@ -72,7 +75,8 @@ def _read(stock: StockCall) -> Reading:
     """As `read`. Raises Unclear, Unreadable, and whatever the pipeline raises."""
     scheduler = stock.pipeline.scheduler
     kind = schedules.kind_of(scheduler)
-    off, plain = unguided(stock)
+    discrete = schedules.discrete(scheduler) if kind == "vp" else None
+    off, plain = _first_calls(stock, witness.stand_in(scheduler, kind, discrete))
     first = plain.steps[0].calls[0]
     x, time = _names(stock)
     two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=off), fake=True, steps=1)
@@ -84,8 +88,8 @@ def _read(stock: StockCall) -> Reading:
         learn_shared(convention, arguments, other.steps[0].calls[0].arguments)
     _learn_output(convention, first.output, plain.steps[0].model_output)
     _learn_scale(convention, stock, arguments)
-    if kind == "vp":
-        schedule = schedules.discrete(scheduler)
+    if discrete is not None:
+        schedule = discrete
     else:
         taus, sigmas = _time_map(stock, off, time)
         schedule = (schedules.flow if kind == "flow" else schedules.edm)(scheduler, taus, sigmas)
@@ -98,6 +102,20 @@ def _read(stock: StockCall) -> Reading:
     reading.reference_steps.append(recorder.pair(stock.watch(stock.arguments(ids, 2, scale=off), steps=1).steps[0]))
     _learn_guidance(reading, recorder)
     return reading
+
+
+def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
+    """As `unguided`, under the scheduler `stand_in`, or under the pipeline's own where its call refuses that."""
+    if stand_in is stock.pipeline.scheduler:
+        return unguided(stock)
+    stock.stand_in = stand_in
+    try:
+        return unguided(stock)
+    except Exception as error:  # whatever a pipeline raises that wants a scheduler of another class
+        if out_of_memory(error) or isinstance(error, schedules.Unreadable | UserError):
+            raise
+    stock.stand_in = None
+    return unguided(stock)
 
 
 def _names(stock: StockCall) -> tuple[str, str]:

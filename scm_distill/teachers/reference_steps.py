@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scm_distill.maths.cond import SCALE
 from scm_distill.teachers.convention import Convention, Unclear, at
-from scm_distill.teachers.scheduler import FIRST_STEP_IS_DDIM, Schedule
+from scm_distill.teachers.scheduler import FOLLOWED, Schedule
 from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step
 
@@ -53,17 +53,15 @@ class Recorder:
     ) -> ReferenceStep:
         """Step `i` of a call, with the conditions `cond` of its first sample. Raises Unclear."""
         reference = self._velocity(steps[i], cond, what)
-        if what == "guided":
+        scheduler = self.stock.scheduler
+        if what == "guided" or type(scheduler).__name__ not in FOLLOWED:
             return reference
-        config = self.stock.pipeline.scheduler.config
-        x_0 = None if config.get("clip_sample") or config.get("thresholding") else steps[i].x_0
-        next_x, times = self._ddim_step(steps[i : i + 2])
-        return replace(
-            reference,
-            next_x_nat=next_x,
-            step=times,
-            x_0=None if x_0 is None else x_0[:1].reshape(1, *self.convention.sample_shape),
-        )
+        clipped = scheduler.config.get("clip_sample") or scheduler.config.get("thresholding")
+        x_0 = None if clipped else steps[i].x_0
+        next_x, times = (None, None) if clipped else self._ddim_step(steps[i : i + 2])
+        if x_0 is not None:
+            x_0 = x_0[:1].reshape(1, *self.convention.sample_shape)
+        return replace(reference, next_x_nat=next_x, step=times, x_0=x_0)
 
     def pair(self, step: Step) -> ReferenceStep:
         """A step of two samples with different conditions, which shows how the batch is arranged. Raises Unclear."""
@@ -94,15 +92,15 @@ class Recorder:
 
     def _time(self, step: Step) -> tuple[float, float | None]:
         """The denoiser's time of `step`, and its sigma as the share of noise (some flows count data)."""
-        config, sigma = self.stock.pipeline.scheduler.config, step.sigma
+        config, sigma = self.stock.scheduler.config, step.sigma
         if sigma is not None and self.schedule.kind == "flow" and config.get("invert_sigmas", False):
             sigma = 1 - sigma
         return float(step.calls[0].arguments[self.convention.time].flatten()[0]), sigma
 
     def _ddim_step(self, steps: Sequence[Step]) -> tuple[Tensor | None, Callable[[float], tuple[float, float]] | None]:
         """Of two steps, the first a DDIM step: the second's x_nat, and both times by sigma_d."""
-        scheduler, schedule = self.stock.pipeline.scheduler, self.schedule
-        if len(steps) < 2 or type(scheduler).__name__ not in FIRST_STEP_IS_DDIM:
+        scheduler, schedule = self.stock.scheduler, self.schedule
+        if len(steps) < 2 or steps[0].draws:
             return None, None
         (tau, sigma), (next_tau, next_sigma) = self._time(steps[0]), self._time(steps[1])
 

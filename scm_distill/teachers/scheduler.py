@@ -11,15 +11,41 @@ from torch import Tensor
 from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock, flow_to_t
 from scm_distill.maths.schedules import Prediction
 
-# First steps of these are the DDIM rotation exactly; others draw noise or extrapolate.
-FIRST_STEP_IS_DDIM = (
-    "DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler",
-    "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EDMEulerScheduler",
-)  # fmt: skip
+Kind = Literal["vp", "flow", "edm"]
+
+# Schedulers that can be followed: their x_0 is that of the model output, and a step without noise is one of DDIM.
+FOLLOWED = ("DDIMScheduler", "FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "EulerDiscreteScheduler")
+TINY = 2.0**-24  # what some schedulers keep in place of the zero of a zero-terminal-SNR schedule
+
+_OTHER_SAMPLER = (
+    "If its denoiser is an ordinary one: pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config), then "
+    "pipe.save_pretrained(FOLDER), and give that folder."
+)
+# Schedulers whose networks are no teachers here, or that do not sample: why, and what to do.
+_NO_TEACHER = {
+    **dict.fromkeys(
+        ("AmusedScheduler", "VQDiffusionScheduler", "BlockRefinementScheduler", "EntropyBoundScheduler",
+         "DiscreteDDIMScheduler"),
+        ("samples tokens, which have no noise level between two others", ""),
+    ),
+    **dict.fromkeys(
+        ("CMStochasticIterativeScheduler", "SCMScheduler", "FlowMapEulerDiscreteScheduler", "PiflowScheduler"),
+        ("samples a network that was already distilled to few steps", ""),
+    ),
+    **dict.fromkeys(
+        ("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"),
+        ("goes from samples to noise", _OTHER_SAMPLER),
+    ),
+    "RePaintScheduler": ("fills in a given image", _OTHER_SAMPLER),
+}  # fmt: skip
 
 
 class Unreadable(Exception):
-    """Why a scheduler cannot be read, as a clause of a sentence about the pipeline."""
+    """Why a scheduler cannot be read, as a clause of a sentence about the pipeline; `fix`: what to do, if anything."""
+
+    def __init__(self, why: str, fix: str = "") -> None:
+        super().__init__(why)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -31,7 +57,7 @@ class Schedule:
     is the clock in words.
     """
 
-    kind: Literal["vp", "flow", "edm"]
+    kind: Kind
     prediction: Prediction
     clock: Callable[[float], Clock]
     sign: float = 1.0
@@ -51,35 +77,48 @@ class Schedule:
         return float(self.clock(sigma_d).time(torch.tensor(tau, dtype=torch.float64)))
 
 
-def kind_of(scheduler: Any) -> Literal["vp", "flow", "edm"]:
+def kind_of(scheduler: Any) -> Kind:
     """The kind of a scheduler, by class and configuration. Raises Unreadable.
 
     Flow comes first, since flow schedulers may have alphas_cumprod.
     """
     name, config = type(scheduler).__name__, scheduler.config
+    if name in _NO_TEACHER:
+        why, fix = _NO_TEACHER[name]
+        raise Unreadable(f"its {name} {why}", fix)
     if (
         name.startswith("FlowMatch")
+        or name == "LTXEulerAncestralRFScheduler"
         or config.get("use_flow_sigmas")
         or config.get("prediction_type") == "flow_prediction"
     ):
         return "flow"
     if name.startswith(("EDM", "CosineDPM")) or config.get("timestep_type") == "continuous":
         return "edm"
-    if hasattr(scheduler, "alphas_cumprod"):
+    if isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor):
         return "vp"
-    raise Unreadable(f"its {name} is neither a flow, nor EDM, nor has it alphas_cumprod")
+    raise Unreadable(
+        f"its {name} has none of the three kinds of noise levels that are known: a table (alphas_cumprod), those of a "
+        "flow, or EDM's"
+    )
 
 
 def discrete(scheduler: Any) -> Schedule:
     """The schedule of a variance-preserving scheduler with a table of alphas_cumprod. Raises Unreadable."""
-    prediction = scheduler.config.get("prediction_type", "epsilon")
+    config = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise Unreadable(f"its scheduler predicts {prediction!r}")
-    bar = scheduler.alphas_cumprod.double()
+    bar = scheduler.alphas_cumprod.double().cpu().clone()
+    if config.get("rescale_betas_zero_snr") and bar[-1] <= TINY:
+        bar[-1] = 0
     if len(bar) < 2 or not bar.diff().lt(0).all():
         raise Unreadable("its alphas_cumprod do not fall from step to step")
     if prediction == "epsilon" and bar[-1] <= 0:
-        raise Unreadable("it predicts epsilon on a zero-terminal-SNR schedule, where epsilon says nothing about x_0")
+        raise Unreadable(
+            "it predicts epsilon on a zero-terminal-SNR schedule, where epsilon says nothing about x_0",
+            "Unless its network was trained so, remove rescale_betas_zero_snr from scheduler/scheduler_config.json.",
+        )
     return Schedule("vp", prediction, lambda sigma_d: DiscreteSchedule(bar, sigma_d), alphas_cumprod=bar)
 
 
@@ -92,6 +131,8 @@ def edm(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sched
     prediction, data = config.get("prediction_type", "epsilon"), float(config.get("sigma_data", 1.0))
     if prediction not in ("epsilon", "v_prediction"):
         raise Unreadable(f"its EDM scheduler predicts {prediction!r}")
+    if prediction == "epsilon" and "sigma_data" not in config:
+        raise Unreadable("it predicts epsilon at continuous noise levels, without EDM's preconditioning")
     low, high = float(config.get("sigma_min") or min(sigmas)), float(config.get("sigma_max") or max(sigmas))
     sigma, tau = torch.tensor(sigmas, dtype=torch.float64), torch.tensor(taus, dtype=torch.float64)
     for kind in ("log", "arctan"):
@@ -113,6 +154,9 @@ def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sche
     tau is affine in s where that fits, else interpolated between the pairs of the call. Raises Unreadable where tau
     does not increase with s.
     """
+    prediction = scheduler.config.get("prediction_type", "flow_prediction")
+    if prediction != "flow_prediction":
+        raise Unreadable(f"its scheduler has the noise levels of a flow, and predicts {prediction!r}")
     inverted = bool(scheduler.config.get("invert_sigmas", False))
     s = torch.tensor(sigmas, dtype=torch.float64)
     tau = torch.tensor(taus, dtype=torch.float64)

@@ -56,12 +56,18 @@ class StockCall:
     guided_by: str | None  # the argument that scales classifier-free guidance; guider.ARGUMENT stands for a component
     embeds_guidance: bool  # the scale is an input of the denoiser itself
     template: Any = None  # batch size and output of the first recorded call of the denoiser
+    stand_in: Any = None  # the scheduler that its watched calls run under, None for the pipeline's own
 
     @property
     def net(self) -> nn.Module:
         """The denoiser."""
         net: nn.Module = getattr(self.pipeline, self.denoiser)
         return net
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that watched calls run under."""
+        return self.pipeline.scheduler if self.stand_in is None else self.stand_in
 
     @property
     def default_scale(self) -> float | None:
@@ -114,11 +120,13 @@ class StockCall:
     ) -> trace.Trace:
         """Run and record the stock call, see `trace.watch`.
 
-        A `fake` denoiser returns zeros of the recorded shape, or standard normal noise.
+        It runs under `stand_in`, if that is set. A `fake` denoiser returns zeros of the recorded shape, or standard
+        normal noise.
         """
         fill = torch.randn if fake == "noise" else torch.zeros
-        stand_in = partial(self._fake, fill) if fake else None
-        recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=stand_in, **options)
+        instead = partial(self._fake, fill) if fake else None
+        with trace.patched(self.pipeline, "scheduler", self.scheduler):
+            recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=instead, **options)
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
             first = calls[0]

@@ -24,8 +24,12 @@ SETTING = re.compile(
 )
 
 
-def note(folder: Path, step: int, processes: int, device: torch.device, report: Reporter) -> None:
+def note(
+    folder: Path, step: int, processes: int, device: torch.device, report: Reporter, doubts: tuple[str, ...] = ()
+) -> None:
     """Add this session, which begins at `step`, to `folder`/env.json. It names no token and no folder.
+
+    `doubts` are sentences about what makes the teacher a poor one.
 
     A damaged file, which is not worth the run, is set aside as env.json.broken, and `report` hears of it.
     """
@@ -42,6 +46,7 @@ def note(folder: Path, step: int, processes: int, device: torch.device, report: 
         platform=platform.platform(),
         devices=tuple(devices(device, processes)),
         processes=processes,
+        **({"doubts": doubts} if doubts else {}),
     )
     earlier: tuple[Session, ...] = ()
     if path.exists():

@@ -17,6 +17,7 @@ from scm_distill.models import exact_time, lora, low_pass
 from scm_distill.models.network import Network
 from scm_distill.progress import Reporter
 from scm_distill.teachers.reading import Reading
+from scm_distill.training import few_step
 from scm_distill.training.batches import probe_batch
 from scm_distill.training.verify import AGREE, verify
 
@@ -26,13 +27,15 @@ class LoadedTeacher:
     """A teacher in TrigFlow form, as a run, a dry run and `inspect` have it.
 
     `F_teacher` is frozen and shares its weights with `teacher`. `t_max` is where sampling starts, in radians.
-    `verified` are the relative differences to the stock pipeline, by what was compared.
+    `verified` are the relative differences to the stock pipeline, by what was compared. `doubts` are sentences about
+    what makes it a poor teacher.
     """
 
     teacher: teachers.Teacher
     F_teacher: Network
     t_max: float
     verified: dict[str, float]
+    doubts: tuple[str, ...] = ()
 
 
 def check_packages(recipe: config.Recipe) -> None:
@@ -58,6 +61,8 @@ def load_teacher(
     """
     check_packages(recipe)
     source = recipe.teacher
+    if teacher is None:
+        few_step.refuse(recipe)
     teacher = teacher or teachers.load(
         source.repo, revision=source.revision, allow_pickle=source.allow_pickle, pipeline=source.pipeline,
         config=source.config, call=source.call, variant=source.variant, device=device, report=report,
@@ -89,7 +94,8 @@ def load_teacher(
     F_teacher = exact.with_autocast(None if teacher.prediction == "epsilon" else autocast_dtype(recipe))
     if micro is not None:
         F_teacher = F_teacher.with_chunk(probe_batch(micro, teacher.sample_shape))
-    return LoadedTeacher(teacher, F_teacher.to(device) if device else F_teacher, t_max, verified)
+    F_teacher = F_teacher.to(device) if device else F_teacher
+    return LoadedTeacher(teacher, F_teacher, t_max, verified, few_step.judge(recipe, teacher, F_teacher, t_max))
 
 
 def reclocks(recipe: config.Recipe, teacher: teachers.Teacher) -> bool:

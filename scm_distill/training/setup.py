@@ -127,6 +127,8 @@ def load_teacher(recipe: config.Recipe, accelerator: Accelerator, report: Report
     world, device = accelerator.num_processes, accelerator.device
     micro = micro_batch(recipe, world)
     loaded = networks.load_teacher(recipe, device, micro, report=report)
+    for doubt in loaded.doubts:
+        report.say(f"warning: {doubt}")
     batch = recipe.train.batch_size
     report.say(
         f"processes {world}, device {device.type}, {recipe.train.precision}, global batch {batch} = "

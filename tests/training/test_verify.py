@@ -34,9 +34,10 @@ EDM = {"plain velocity", "time map", "two samples velocity", "guided velocity"}
 RIGHT = {  # what is measured on each
     **dict.fromkeys(("sd15", "sdxl", "latte", "dit"), DISCRETE | {"first stock step"}),
     **dict.fromkeys(("zimage", "qwenimage", "mochi", "cogview4", "kandinsky5"), FLOW | {"guided velocity"}),
-    **dict.fromkeys(("playground", "stable_audio"), EDM),
+    "playground": EDM | {"x_0 of the stock scheduler", "first stock step"},
+    "stable_audio": EDM,
     "flux": FLOW,
-    "animatediff": DISCRETE,
+    "animatediff": DISCRETE | {"first stock step"},
 }
 
 
