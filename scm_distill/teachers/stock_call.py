@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,12 @@ def _like(value: Any, batch: int, size: int, fill: Fill) -> Any:
     return value
 
 
+def _one_string(annotation: Any) -> bool:
+    """Whether the annotation of an argument is a single text."""
+    kinds = set(get_args(annotation)) or {annotation}
+    return str in kinds and kinds <= {str, type(None)}
+
+
 def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     """How the call of `pipeline` is driven, with the arguments `extra` of teacher.call.
 
@@ -179,6 +185,8 @@ def drive(pipeline: Any, extra: Mapping[str, Any]) -> StockCall:
     for name in extra:
         if name in RESERVED:
             raise UserError(f"teacher.call cannot set {name!r}.", RESERVED[name])
+    if "prompt" in parameters and _one_string(parameters["prompt"].annotation):
+        raise refusal(pipeline, "its call takes one prompt at a time, and no list of them")
     driver: Driver = "prompt" if "prompt" in parameters else "labels" if "class_labels" in parameters else "none"
     needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     missing = sorted(needed - {"prompt", "class_labels"} - set(extra))
