@@ -9,7 +9,6 @@ tau   the network's own time (maths/clocks.py)    W   width of the low-pass in s
 w_i   angular frequency of channel i, radians per step
 """
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from scm_distill.autodiff.forward_ad import TangentMode
 from scm_distill.maths.cond import Cond, conditional, rows
 from scm_distill.maths.schedules import native
 from scm_distill.models.network import Network, chunks
+from scm_distill.models.sharing import shared_copy
 
 FEW = 8  # samples that are enough to find the layers
 WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
@@ -165,8 +165,8 @@ def original(net: nn.Module) -> Iterator[None]:
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """A copy of a prepared `net` with the low-pass multiplied into its weights: a stock network."""
-    copied = copy.deepcopy(net)
+    """A stock network: a prepared `net` with the low-pass multiplied into its weights; it shares all others with it."""
+    copied = shared_copy(net, but=[module.weight for module in filters(net)])
     for module in filters(copied):
         with torch.no_grad():
             module.weight.mul_(module.factors.to(module.weight))

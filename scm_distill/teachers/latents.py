@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import trace
+from scm_distill.teachers import failures, trace
 from scm_distill.teachers.guidance import ids_of
 from scm_distill.teachers.reading import Reading
 
@@ -59,13 +59,13 @@ class LatentMap:
 
 def latent_map(reading: Reading) -> LatentMap:
     """Measure the map of a teacher. Raises UserError where D is not the entries of L, scaled and shifted."""
-    try:
-        return _measure(reading)
-    except Unmapped as error:
-        raise UserError(
-            f"{type(reading.stock.pipeline).__name__} cannot encode real data: {error}.",
-            "Set data.source=teacher: the teacher's own samples need no encoder.",
-        ) from error
+    pipeline = reading.stock.pipeline
+    name, fix = type(pipeline).__name__, "Set data.source=teacher: the teacher's own samples need no encoder."
+    with failures.told(name, "cannot encode real data", pipeline.components, fix):
+        try:
+            return _measure(reading)
+        except Unmapped as error:
+            raise UserError(f"{name} cannot encode real data: {error}.", fix) from error
 
 
 @torch.no_grad()

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from scm_distill.artifacts.export_record import Modality
-from scm_distill.errors import UserError, one_line
+from scm_distill.errors import UserError
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import conversion, guidance, witness
+from scm_distill.teachers import conversion, failures, guidance, witness
 from scm_distill.teachers import scheduler as schedules
 from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
 from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
@@ -68,8 +68,15 @@ def read(stock: StockCall) -> Reading:
     except Exception as error:  # whatever a pipeline raises that does not like its call
         if out_of_memory(error):
             raise
-        reason = one_line(error)
-        raise refusal(stock.pipeline, f"its stock call fails with {type(error).__name__}: {reason}") from error
+        name = type(stock.pipeline).__name__
+        raise UserError(f"{name} cannot be read: {_failed(stock, error)}.", failures.SETTINGS) from error
+
+
+def _failed(stock: StockCall, error: Exception) -> str:
+    """An exception while the stock call was watched, as a clause: where it came from, and why."""
+    if not failures.by_a_library(error):
+        return f"what its stock call shows is not understood ({failures.reason_of(error)})"
+    return f"its stock call fails: {failures.cause(error, stock.pipeline.components)}"
 
 
 def _read(stock: StockCall) -> Reading:

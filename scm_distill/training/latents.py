@@ -85,7 +85,7 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     if guidance != recipe.guidance:
         report.say(f"guidance: off, as it is at scale {recipe.guidance.scale:g} in the teacher's own call")
     guided = teacher.rule is not None and guidance.scale is not None
-    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
+    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, files_of(teacher.source.repo)])
     with ranks.first("recording the conditions"):
         report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(
@@ -110,7 +110,7 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 
-def _files(repo: str) -> list[FileStat]:
+def files_of(repo: str) -> list[FileStat]:
     """The files of a local teacher: a changed one in the same place is another teacher. Empty for a Hub id."""
     folder = Path(repo).expanduser()
     return _stats(path for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else []

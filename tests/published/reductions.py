@@ -117,7 +117,7 @@ REDUCED: Mapping[str, Mapping[str, Any]] = {
     "ErnieImageTransformer2DModel": {**TRANSFORMER, "hidden_size": 32, "ffn_hidden_size": 32, "text_in_dim": TEXT},
     "EasyAnimateTransformer3DModel": {**TRANSFORMER, "time_embed_dim": 16, "text_embed_dim": TEXT},
     "index": {"text_encoder_select_layers": lambda v: [1 + i % 2 for i in range(len(v))]},
-    "SpeechT5HifiGan": {"upsample_initial_channel": 8, "model_in_dim": 64},
+    "SpeechT5HifiGan": {"upsample_initial_channel": 32, "model_in_dim": 64},
     "LDMBertModel": {"encoder_layers": 1, "encoder_ffn_dim": 32, "encoder_attention_heads": 2, "head_dim": 8,
                      "vocab_size": WORDS},
 }  # fmt: skip

@@ -2,11 +2,12 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from scm_distill.models.sharing import filled
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 
@@ -21,17 +22,13 @@ def embed(w: Tensor) -> Tensor:
     return function(None, w.float() - 1, embedding_dim=CHANNELS)  # type: ignore[no-any-return]
 
 
-@torch.no_grad()
 def with_input(net: Any) -> Any:
-    """The same UNet with an input for the guidance scale whose weights are zero: the scale changes nothing yet."""
+    """The same UNet, and its weights, with an input for the scale whose weights are zero: it changes nothing yet."""
     if net.config.time_cond_proj_dim is not None:
         return net
     # As a keyword: a key inside the configuration is passed over where the folder's own file lacked it.
-    wider = type(net).from_config(net.config, time_cond_proj_dim=CHANNELS)
-    missing = wider.load_state_dict(net.state_dict(), strict=False).missing_keys
-    for name in missing:  # the new layer, and nothing else
-        wider.get_parameter(name).zero_()
-    return wider.to(net.device, net.dtype).eval()
+    wider = partial(type(net).from_config, net.config, time_cond_proj_dim=CHANNELS)
+    return filled(wider, net.state_dict(), absent_are_zero=True)  # the new layer, and nothing else
 
 
 class StableDiffusion(Family):
