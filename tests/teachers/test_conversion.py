@@ -13,7 +13,6 @@ from torch import Tensor
 from scm_distill import teachers
 from scm_distill.errors import UserError
 from scm_distill.teachers.conversion import Conversion, learn
-from scm_distill.teachers.stock_call import drive
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 needs_prx = pytest.mark.skipif("prx_pixel" not in zoo.load_all(), reason="diffusers has no PRXPixelPipeline")
@@ -84,21 +83,3 @@ def test_a_learned_variance_is_left_out(teacher_of: TeacherOf, tmp_path: Path) -
     assert teacher.convention.narrow == (3, 16, 16)
     for w in (1.0, 7.0):
         assert off_by(teacher, w, tmp_path) < 1e-5
-
-
-def test_a_call_that_takes_one_prompt_only_is_refused_by_its_signature() -> None:
-    pipeline = zoo.FAMILIES["sd15"].pipeline()
-
-    class OnePrompt(type(pipeline)):  # type: ignore[misc]
-        def __call__(self, prompt: str | None = None, guidance_scale: float = 3.0) -> None: ...
-
-    pipeline.__class__ = OnePrompt
-    with pytest.raises(UserError, match="OnePrompt cannot be read: its call takes one prompt at a time"):
-        drive(pipeline, {})
-
-
-def test_easyanimate_is_given_a_negative_prompt_where_it_is_guided() -> None:
-    pipeline = zoo.FAMILIES["sd15"].pipeline()
-    pipeline.__class__ = type("EasyAnimatePipeline", (type(pipeline),), {})
-    arguments = drive(pipeline, {}).arguments(["a", "b"], 2, scale=3.0)
-    assert arguments["negative_prompt"] == [" ", " "]

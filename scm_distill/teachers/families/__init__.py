@@ -19,7 +19,6 @@ class Family:
 
     pipelines: tuple[str, ...] = ()
     carries_no_guidance = False  # whether the exported folder itself turns guidance off
-    needs_negative = False  # whether a guided call without a negative prompt fails
     times_in_call = False  # whether timesteps and sigmas are arguments of the stock call, beside the scheduler
 
     def prepare(self, pipeline: Any) -> None:
