@@ -5,152 +5,48 @@ tables of exceptions, each with its reason.
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import zoo
-from safetensors.torch import load_file
 from typer.testing import CliRunner
+from whole_way import another_interpreter, goes_the_whole_way
 
 from scm_distill.cli.app import app
-from scm_distill.export import bundle, self_check
-from scm_distill.teachers.convention import Convention
-from scm_distill.teachers.trace import Call, Step
 
 FAMILIES = zoo.load_all()
-REFUSED = {name: FAMILIES.pop(name) for name in ("ace_step", "longcat_audio")}  # see the last test
-SAME = 1e-5  # relative
+REFUSED = {name: FAMILIES.pop(name) for name in ("longcat_audio",)}  # see the last test
 # Where a central difference is a poor measure of the JVP, and why.
 TANGENT = {
     "kandinsky5": (5e-2, "its rotary embedding is rounded to bf16, so differences see steps"),
 }
-UNGUIDED = {"ddpm", "ddim", "hunyuanimage"}
+UNGUIDED = {"ddpm", "ddim", "hunyuanimage", "ace_step"}
 SIGMA_D = {"playground": 0.5}
 
+started = pytest.fixture(scope="module", name="stock")(another_interpreter)
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of forty pipelines
-
-RECIPE = """
-teacher: {{repo: {teacher}, call: {call}}}
-data: {data}
-guidance: {guidance}
-objective: {{sigma_d: {sigma_d}, warmup_steps: 100, tangent: jvp}}
-adapt: {{prefit_steps: 2, smooth_time: 20, reclock: {reclock}}}
-train: {{steps: 3, batch_size: {batch}, evaluate_samples: 2, checkpoint_every: 3, evaluate_every: 3, device: cpu,
-        stop_if_worse: false}}
-sampler: {{teacher_steps: 2}}
-export: {{t_mid: [1.1], samples: 2}}
-"""
-
-
-@pytest.fixture(scope="module")
-def stock() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Asks the other interpreter; one serves all families."""
-    command = [sys.executable, str(Path(__file__).with_name("stock_worker.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdin
-        assert worker.stdout
-
-        def ask(**request: Any) -> dict[str, Any]:
-            worker.stdin.write(json.dumps(request) + "\n")
-            worker.stdin.flush()
-            for line in worker.stdout:
-                if line.startswith("answer "):
-                    return json.loads(line.removeprefix("answer "))
-            raise AssertionError("the other interpreter died")
-
-        yield ask
-        worker.stdin.close()
-
-
-def cli(*arguments: object) -> dict[str, Any]:
-    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
-
-
-def ours(trained: Any, exported: Any, seen: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Our own two steps from the noise that the other interpreter drew."""
-    student, teacher = self_check.alone(trained.student), trained.loaded.teacher
-    convention = teacher.convention or Convention("x", "t", {}, teacher.sample_shape, teacher.sample_shape)
-    steps = [
-        Step([Call("", {convention.x: x}, torch.zeros(1, *teacher.sample_shape))], seen["last"], seen["last"])
-        for x in (seen["x0"], seen["x1"])
-    ]
-    if "z" in seen:
-        steps[0].draws = [seen["z"]]
-    cond = trained.data.conditioning.for_evaluation(torch.zeros(1, dtype=torch.long))
-    x_0, _ = self_check.repeat(student, convention, steps, (exported.t_max, exported.t_mid), cond)
-    return x_0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     family = FAMILIES[name]
-    teacher, call = tmp_path / "teacher", json.dumps(family.call)
-    family.pipeline().save_pretrained(str(teacher))
-    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
-
-    # The run exports its student too, through the same check; but not on a clock of its own.
-    reclocked = family.conditions == "none"
-    options = [] if reclocked else ["--no-export-check"]
-    facts = cli("inspect", teacher, "-s", f"teacher.call={call}", *options)
-    assert facts["verdict"] == "can be distilled"
-    assert "warning" not in facts  # random weights are taken for no few-step network
-    verified = facts.get("verified", {})
-    assert verified.pop("time map", 0.0) < 2e-3, facts  # some pipelines round their thousand times to integers
-    assert all(error < SAME for error in verified.values()), facts
-    assert facts["tangent"]["exact"], facts
-    assert facts["tangent"]["against central difference"] < TANGENT.get(name, (1e-6, ""))[0], facts
-    assert not reclocked or facts["export"]["stock difference"] < SAME, facts
-
-    prompts = f", prompts: {tmp_path}/prompts.txt" if family.conditions == "prompt" else ""
-    data = "builtin:digits/data.npz" if family.conditions == "none" else f"teacher, samples: 4{prompts}"
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        RECIPE.format(
-            teacher=teacher,
-            call=call,
-            data=f"{{source: {data}}}",
-            guidance="{}" if name in UNGUIDED else "{scale: 3.0}",
-            sigma_d=SIGMA_D.get(name, 1.0),
-            batch=32 if reclocked else 2,  # pixel teachers are probed with 256 samples, a micro-batch at a time
-            reclock="false" if reclocked else "auto",  # inspect exports them re-clocked
-        )
+    family.pipeline().save_pretrained(str(tmp_path / "teacher"))
+    goes_the_whole_way(
+        tmp_path / "teacher",
+        family.conditions,
+        family.call,
+        stock,
+        monkeypatch,
+        guidance="{}" if name in UNGUIDED else "{scale: 3.0}",
+        sigma_d=SIGMA_D.get(name, 1.0),
+        tangent=TANGENT.get(name, (1e-6, ""))[0],
     )
-    seen: list[Any] = []
-    write = bundle.write
-    monkeypatch.setattr(bundle, "write", lambda t, *rest: seen.append((t, write(t, *rest))) or seen[-1][1])
-    summary = cli("train", recipe, "-o", tmp_path / "run")
-    trained, exported = seen[0]
-    assert summary["steps"] == 3
-    assert summary["stock_difference"] < SAME
-    assert (tmp_path / "run" / "samples" / "step-000003.png").exists() or family.call.get("output_type") == "latent"
-
-    driven = {"prompt": {"prompt": ["a cat"]}, "labels": {"class_labels": [0]}, "none": {"batch_size": 1}}
-    answer = stock(
-        folder=summary["export"],
-        denoiser=trained.loaded.teacher.reading.stock.denoiser if trained.loaded.teacher.reading else "unet",
-        call={**driven[family.conditions], **summary["call"]},
-        out=str(tmp_path / "seen.safetensors"),
-    )
-    assert answer["calls"] == 2
-    tensors = load_file(tmp_path / "seen.safetensors")
-    x_0 = ours(trained, exported, tensors)
-    last = tensors["last"].reshape(x_0.shape)
-    assert (last - x_0).norm() < SAME * x_0.norm()
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("ace_step", "its stock call fails with IndexError"),  # lyrics of one sample for a batch of two
         ("longcat_audio", "brings its own scheduler along"),
     ],
 )

@@ -52,6 +52,17 @@ def atomically(path: Path, *, shared: bool = False) -> Iterator[Path]:
         remove(beside)
 
 
+@contextmanager
+def scratch(folder: Path) -> Iterator[None]:
+    """A context in which `folder` is there, empty at first; afterwards, and on any exception, it is gone."""
+    remove(folder)  # left by a process that was killed
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        remove(folder)
+
+
 def recover(path: Path) -> None:
     """Put back the folder `path` that a killed process had moved aside in `atomically`."""
     old = path.with_name(OLD + path.name)

@@ -16,6 +16,7 @@ CHECKPOINTS = "checkpoints"  # folders step-N
 PREVIEWS = "samples"  # step-N.png
 EXPORT = "export"
 REPORT = "report.html"
+EXPORT_CHECK = "export_check.json"
 
 # of a checkpoint
 STATE = "state.json"

@@ -1,4 +1,4 @@
-"""The JSON files of a run folder: env.json, metrics.jsonl, and state.json of a checkpoint."""
+"""The JSON files of a run folder: env.json, export_check.json, metrics.jsonl, and state.json of a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +47,13 @@ class CheckpointState(Record):
     start: tuple[float, ...]  # the sum of each trained parameter before training
     made_with: dict[str, JsonValue]  # the settings that decide what the weights mean, by their keys in the recipe
     written: int  # when, in ns since 1970
+
+
+class ExportCheck(Record):
+    """export_check.json: that stock diffusers ran the untrained student's export, before anything was drawn."""
+
+    key: str  # a hash of the teacher, the settings and the versions it depends on
+    difference: float  # of stock diffusers' two steps to ours, relative (pixels: the largest)
 
 
 class StepLine(Record):

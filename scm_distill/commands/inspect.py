@@ -1,6 +1,7 @@
 """`inspect`: what can be found out about a teacher without training, and a recipe to start from."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from scm_distill.commands.arguments import AnyPath, Overrides, read_recipe
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import ExportCheck, InspectResult, TangentCheck
 from scm_distill.errors import UserError
-from scm_distill.export import bundle, self_check, t_mid
+from scm_distill.export import rehearsal
+from scm_distill.export.self_check import TOLERANCE
 from scm_distill.maths.cond import Cond, on_device
 from scm_distill.models import low_pass
 from scm_distill.models.network import Network
@@ -21,14 +23,10 @@ from scm_distill.progress import Reporter, Silent
 from scm_distill.teachers.latents import latent_map
 from scm_distill.training import derivative, networks
 from scm_distill.training.batches import micro_batch
-from scm_distill.training.conditioning import Conditioning
-from scm_distill.training.latents import TrainingData
 from scm_distill.training.memory.plan import Planner
-from scm_distill.training.run import Trained
-from scm_distill.training.student import new_student
+from scm_distill.training.student import new_student, shares
 
 TIMES = 8  # at which the tangent is checked and smoothing is measured
-NOTHING: Any = ()  # for data
 
 
 @quiet()
@@ -40,8 +38,8 @@ def inspect(
     """What a teacher is, whether it can be distilled, and the recipe to start from; nothing is written.
 
     `teacher` is a pipeline folder, a Hub id, builtin:NAME or a single .safetensors file; `overrides` as in
-    `read_recipe`, such as {"teacher.call.height": 512}. With `export_check` the untrained student is written to a
-    temporary folder and sampled by stock diffusers. Raises UserError for a teacher that cannot be read.
+    `read_recipe`, such as {"teacher.call.height": 512}. With `export_check` the untrained student is exported to a
+    temporary folder and sampled by stock diffusers. Raises UserError for a teacher that cannot be read, or exported.
     """
     report = report or Silent()
     report.begin("inspect", 4)
@@ -51,7 +49,7 @@ def inspect(
     report.advance(1)
     F = loaded.F_teacher
     with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
-        prepared = _prepared(recipe, read, Path(temporary))
+        prepared = rehearsal.probe_data(recipe, read, Path(temporary) / "conditions")
         cond = on_device(prepared.conditioning.for_evaluation(torch.zeros(TIMES, dtype=torch.long)), device)
         t = torch.linspace(F.clock.t_min, loaded.t_max, TIMES + 2, dtype=torch.float64, device=device)[1:-1]
         noise = torch.randn(TIMES, *read.sample_shape, generator=torch.Generator().manual_seed(0))
@@ -60,20 +58,25 @@ def inspect(
         width = low_pass.widest(F, x_t, t, cond, recipe.adapt.tolerance) if layers else 0.0
         low_pass.set_width(F.net, width)
         report.advance(2)
-        student = new_student(loaded, recipe, x_t, t, cond, Silent())
+        # Its parameters are the teacher's own: no second copy of them is made.
+        untrained = partial(new_student, loaded, recipe, x_t, t, cond, Silent(), views=not shares(recipe))
+        student = untrained()
         memory = sum(Planner(student, F, x_t / F.sigma_d, t, cond, device).resident(recipe).values())
         tangent = _tangent(student, x_t, t, cond)
+        adaptation = _adaptation(loaded, student, layers, width)
+        del student
         report.advance(3)
         found = _latents(read) if read.reading is not None else None
         exported = None
         if export_check:
-            trained = Trained(recipe, loaded, prepared, student.requires_grad_(False), 0)
-            exported = _export(trained, Path(temporary) / "export")
+            place = Path(temporary) / "export"
+            rehearsed = rehearsal.rehearse(recipe, loaded, prepared, untrained, place, report)
+            exported = ExportCheck(float(f"{rehearsed.difference:.2e}"), rehearsed.call)
     report.advance(4)
     report.end()
     return InspectResult(
         **_facts(loaded),
-        adaptation=_adaptation(loaded, student, layers, width),
+        adaptation=adaptation,
         tangent=tangent,
         latent_map=found,
         export=exported,
@@ -84,7 +87,7 @@ def inspect(
 
 
 def _verdict(tangent: TangentCheck, exported: ExportCheck | None) -> str:
-    if exported is not None and not exported.stock_difference <= bundle.TOLERANCE:
+    if exported is not None and not exported.stock_difference <= TOLERANCE:
         off = exported.stock_difference
         return f"cannot be exported: stock diffusers differs from scm-distill's sampler by {off:.1e}"
     if not tangent.exact:
@@ -144,20 +147,6 @@ def _time(loaded: networks.LoadedTeacher) -> str:
     return reading.schedule.note
 
 
-def _prepared(recipe: config.Recipe, teacher: teachers.Teacher, folder: Path) -> TrainingData:
-    """Conditions of one probe prompt or class, and no data."""
-    reading = teacher.reading
-    if reading is None:
-        return TrainingData(NOTHING, Conditioning(teacher, None, recipe.guidance), None, [])
-    prompts: list[Any] = ["a photo of a cat"] if reading.stock.driver == "prompt" else [0]
-    guidance = teacher.in_effect(recipe.guidance)
-    guided = teacher.rule is not None and guidance.scale is not None
-    conditions = teachers.record(
-        reading, prompts, folder, guided=guided, negative=guidance.negative_prompt, identity="inspect"
-    )
-    return TrainingData(NOTHING, Conditioning(teacher, conditions, guidance), None, prompts)
-
-
 def _adaptation(loaded: networks.LoadedTeacher, student: Network, layers: list[str], width: float) -> str:
     smooth = (
         f"low-pass of {width:g} steps in front of {', '.join(layers[:3])}{' ...' * (len(layers) > 3)}"
@@ -187,15 +176,6 @@ def _latents(teacher: teachers.Teacher) -> str:
         f"{v.min():.4g}" + (f" to {v.max():.4g}" if v.min() != v.max() else "") for v in (found.scale, found.shift)
     )
     return f"{' x '.join(map(str, found.pixels[1:]))} of data; decoder input is latents x {scale} + {shift}"
-
-
-def _export(trained: Trained, folder: Path) -> ExportCheck:
-    """Write the undistilled teacher as if it were a student, and see whether stock diffusers samples it as we do."""
-    grid = t_mid.grids(trained)[0]
-    student = self_check.alone(trained.student)
-    call = bundle.save(trained, student, grid, folder, {}, Silent())
-    checked = self_check.check(folder, student, grid, trained, call)
-    return ExportCheck(float(f"{checked.relative:.2e}"), call)
 
 
 def _start(loaded: networks.LoadedTeacher, recipe: config.Recipe) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from scm_distill.commands.arguments import AnyPath, AnyRecipe, Overrides, read_r
 from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import Distance, MidTime, TrainPlan, TrainResult
 from scm_distill.errors import UserError
-from scm_distill.export import bundle
+from scm_distill.export import bundle, rehearsal
 from scm_distill.maths.cond import unguided
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
@@ -62,16 +63,19 @@ def plan_train(
     check_paths(recipe)
     cuda = torch.cuda.is_available() and recipe.train.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    report.begin("dry run", 3)
+    report.begin("dry run", 4)
     loaded, planner = _read(recipe, processes, device, report)
     report.advance(1)
     source = open_source(recipe, loaded.teacher)
     report.advance(2)
+    with tempfile.TemporaryDirectory(prefix="scm-distill-") as temporary:
+        rehearsal.before_training(recipe, loaded, Path(temporary), report)
+    report.advance(3)
     teacher, reading, free = loaded.teacher, loaded.teacher.reading, available(device)
     memory = planner.fit(recipe, free)
     needed = planner.estimate(recipe, memory)
     short = needed.total > ROOM * free
-    report.advance(3)
+    report.advance(4)
     report.end()
     return TrainPlan(
         repo=recipe.teacher.repo,
@@ -165,7 +169,10 @@ def train(
     owned = _claimed(recipe, folder, resume, report) if main else contextlib.nullcontext()
     with _threads(recipe.train.threads), owned:
         with ranks.run(), _explained(report), short_of_memory.told("Out of memory before training", TOO_LARGE):
-            made = setup.build(recipe, folder, checkpoint.find(resume, folder) if resume else None, report)
+            newest = checkpoint.find(resume, folder) if resume else None
+            made = setup.build(
+                recipe, folder, newest, report, lambda loaded: rehearsal.as_phase(recipe, loaded, folder, report)
+            )
             with ranks.together("noting the run"):
                 if main:
                     _note(recipe, folder, report)

@@ -253,6 +253,12 @@ class Export(Section):
     samples: Several = setting(
         1024, "samples for each t_mid", f"{DIGITS}: the Frechet distance is biased and noisy below about 500"
     )
+    check_first: bool = setting(
+        True,
+        "before anything is drawn, stock diffusers runs the untrained student's export: about ten evaluations of the "
+        "network; false: what cannot be exported is known after training",
+        CHOICE,
+    )
 
 
 class Push(Section):

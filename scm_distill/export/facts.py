@@ -12,6 +12,7 @@ from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.export_record import Distance, Facts, Sample, Searched, TeacherCall, Training
 from scm_distill.export.schedulers import Grid
 from scm_distill.export.self_check import Checked
+from scm_distill.teachers import safety
 from scm_distill.training.run import Trained
 
 
@@ -70,6 +71,7 @@ def collect(
         },
         example=next((s.label if s.prompt is None else s.prompt for s in gallery), None),
         gallery=gallery,
+        safety_checker=(index.get(safety.PART) or (None, None))[1],
         doubts=trained.loaded.doubts,
     )
 

@@ -73,5 +73,6 @@ def _negate(net: nn.Module, run: Any) -> None:
     run()
     for hook in hooks:
         hook.remove()
-    for parameter in order[-1].parameters():
-        parameter.neg_()
+    last = order[-1]
+    for name, parameter in list(last.named_parameters(recurse=False)):  # replaced, since `net` shares its weights
+        setattr(last, name, nn.Parameter(-parameter, parameter.requires_grad))

@@ -16,7 +16,7 @@ from scm_distill.errors import UserError
 from scm_distill.export.schedulers import Grid
 from scm_distill.maths.clocks import EDMClock
 from scm_distill.maths.compare import largest
-from scm_distill.maths.cond import Cond
+from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.schedules import native
 from scm_distill.maths.trigflow import denoise, diffuse
 from scm_distill.models import lora
@@ -24,9 +24,12 @@ from scm_distill.models.network import Network
 from scm_distill.sampling import pixel_student, stock_loop
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.convention import Convention
+from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step, watch
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
+
+TOLERANCE = 1e-4  # largest difference between stock diffusers and ourselves, pixels in [-1, 1], or relative
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,30 @@ class Checked:
 
 @torch.no_grad()
 def traced(
-    folder: Path, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+    folder: Path,
+    student: Network,
+    times: tuple[float, float],
+    cond: Cond,
+    call: Mapping[str, Any],
+    stock: StockCall,
+    pipeline: Any = None,
 ) -> Checked:
-    """Run `pipeline(**call)` of a reloaded folder and repeat it with `student`, on the CPU. Raises UserError.
+    """Run `pipeline(**call)` of a folder and repeat it with `student`. Raises UserError.
+
+    `pipeline` is what was read from `folder`, on the device of the student; by default it is read here, on the CPU.
 
     The noise of the second step is the one draw that the stock scheduler made; where it has a generator of its own
     (EDM), it is the one that its own sample implies, so that there the second step is held against the first one's
     target only through the solver's formula.
     """
-    pipeline: Any = DiffusionPipeline.from_pretrained(str(folder))
+    pipeline = pipeline or DiffusionPipeline.from_pretrained(str(folder))
     saved = saved_scheduler(folder) or {"": "none"}
     if any(pipeline.scheduler.config.get(name) != value for name, value in saved.items() if name[:1] != "_"):
         raise UserError(
             f"{type(pipeline).__name__} brings its own scheduler along, whatever its folder says.",
             "No folder can make stock diffusers sample it in two steps, so it cannot be exported.",
         )
-    return compare(pipeline, student, times, cond, call, denoiser)
+    return compare(pipeline, student, times, cond, call, stock)
 
 
 def saved_scheduler(folder: Path) -> dict[str, object]:
@@ -65,11 +76,14 @@ def saved_scheduler(folder: Path) -> dict[str, object]:
 
 @torch.no_grad()
 def compare(
-    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], stock: StockCall
 ) -> Checked:
-    """As `traced`, with a stock pipeline that is loaded already; `student` computes where its inputs are, the CPU."""
-    net = getattr(pipeline, denoiser)
-    seen = watch(pipeline, {denoiser: net}, call, steps=2)
+    """As `traced`, with a stock pipeline that is loaded already, on the device of `student`.
+
+    Of a call that evaluates an unused half too, the other half is compared.
+    """
+    seen = watch(pipeline, {stock.denoiser: getattr(pipeline, stock.denoiser)}, call, steps=2)
+    seen = stock.both.conditional(seen) if stock.both else seen
     counts = [len(step.calls) for step in seen.steps]
     batch = [len(next(iter(c.arguments.values()))) for s in seen.steps for c in s.calls]
     if counts != [1, 1] or batch != [1, 1]:
@@ -93,8 +107,9 @@ def repeat(
 
     Also the relative difference of the first x_0 to the stock call's, where the noise had to be inferred from it.
     """
-    sigma_d = student.sigma_d
-    t_max, t_mid = (torch.tensor([t], dtype=torch.float64) for t in times)
+    sigma_d, device = student.sigma_d, next(student.parameters()).device
+    cond = on_device(cond, device)
+    t_max, t_mid = (torch.tensor([t], dtype=torch.float64, device=device) for t in times)
     start, middle = (native(student.prediction, t, sigma_d) for t in (t_max, t_mid))
     x_T = convention.sample(steps[0].calls[0].arguments).float()
     x = x_T / start.rho.to(x_T).reshape(-1, *[1] * (x_T.ndim - 1))
@@ -102,7 +117,7 @@ def repeat(
     first = 0.0
     draws = [d for d in steps[0].draws if d.numel() == x.numel()]
     if len(draws) == 1:
-        z = sigma_d * draws[0].reshape(x.shape).float()
+        z = sigma_d * draws[0].reshape(x.shape).to(x)
         if isinstance(student.clock, EDMClock):  # the solver keeps a little of x_T, and adds that much less noise
             kept = float((t_mid.tan() / t_max.tan()) ** 2)
             x_T_edm = x / float(t_max.cos())
@@ -134,23 +149,25 @@ def alone(student: Network) -> Network:
 
 
 @torch.no_grad()
-def check(folder: Path, student: Network, best: Grid, trained: Trained, call: Arguments) -> Checked:
-    """Stock diffusers on `folder` against the trained student, two steps."""
+def check(
+    folder: Path, student: Network, best: Grid, trained: Trained, call: Arguments, pipeline: Any = None
+) -> Checked:
+    """Stock diffusers on `folder` against the trained student, two steps; `pipeline` as in `traced`."""
     teacher, times = trained.loaded.teacher, (best.t_max, best.t_mid)
     if teacher.reading is not None:
         stock_call, conditioning = teacher.reading.stock, trained.data.conditioning
         ids = conditioning.draw_ids(1, generator(0, "check"))
         prompt = trained.data.prompts[int(ids[0]) :][:1]
         driven = stock_call.arguments(prompt, 2)
-        return traced(folder, student, times, conditioning.for_evaluation(ids), {**driven, **call}, stock_call.denoiser)
-    return _check_pixel(folder, student, times, teacher)
+        cond = conditioning.for_evaluation(ids)
+        return traced(folder, student, times, cond, {**driven, **call}, stock_call, pipeline)
+    return _check_pixel(pipeline or DiffusionPipeline.from_pretrained(str(folder)), student, times, teacher)
 
 
-def _check_pixel(folder: Path, student: Network, times: tuple[float, float], teacher: Teacher, n: int = 4) -> Checked:
+def _check_pixel(pipeline: Any, student: Network, times: tuple[float, float], teacher: Teacher, n: int = 4) -> Checked:
     """Four images. A class-conditional pipeline takes no labels; there its parts are run by the card's loop."""
     cond = teacher.cond(None if teacher.classes is None else torch.arange(n) % teacher.classes)
     mine = pixel_student.as_stock_does(student, stock_loop.seeded_noise(range(n), teacher.sample_shape, 2), times, cond)
-    pipeline: Any = DiffusionPipeline.from_pretrained(str(folder))
     pipeline.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in range(n)]
     if teacher.classes is None:

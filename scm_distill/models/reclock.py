@@ -15,6 +15,7 @@ from scm_distill.models.low_pass import fold
 from scm_distill.models.network import Network
 
 CLOCK_STEPS = 1000  # of the new clock, however many the teacher has; a multiple of 8, as the stock grid needs
+ITERATIONS = 1000  # of the fit of its time embedding
 
 
 def clock(t_min: float, t_mid: float, t_max: float) -> Tensor:
@@ -23,11 +24,12 @@ def clock(t_min: float, t_mid: float, t_max: float) -> Tensor:
     return MonotoneCubic(nodes, torch.tensor([t_min, t_mid, t_max], dtype=torch.float64))(torch.arange(CLOCK_STEPS))
 
 
-def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
+def reclock(network: Network, t: Tensor, iterations: int = ITERATIONS) -> tuple[Network, float]:
     """A stock network whose clock is `t` (K,), and the relative root-mean-square error of its time embedding.
 
     Only the MLP of the time embedding changes: MLP_new(sinusoid(k)) is fitted to MLP_old(smooth sinusoid(k_old(t_k)))
-    for all k, then its last layer is corrected so that the two sampling times, k = K/2 - 1 and K - 1, are exact.
+    for all k in at most so many iterations, then its last layer is corrected so that the two sampling times,
+    k = K/2 - 1 and K - 1, are exact.
     """
     old: Any = network.net
     net: Any = fold(network.net)
@@ -40,8 +42,8 @@ def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
     mlp = copy.deepcopy(net.time_embedding).double().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
         mlp.parameters(),
-        max_iter=1000,
-        max_eval=1500,
+        max_iter=iterations,
+        max_eval=iterations * 3 // 2,
         history_size=50,
         tolerance_grad=0,
         tolerance_change=0,
@@ -59,7 +61,7 @@ def reclock(network: Network, t: Tensor) -> tuple[Network, float]:
     with torch.no_grad():
         _pass_through(mlp, features[[len(t) // 2 - 1, -1]], target[[len(t) // 2 - 1, -1]])
         error = float(((mlp(features) - target).square().mean() / scale).sqrt())
-    net.time_embedding.load_state_dict(mlp.float().state_dict())
+    net.time_embedding = mlp.float().requires_grad_(False)  # the weights there before are the network's own
     bar = alphas_cumprod_of(t, network.sigma_d)
     return Network(net, DiscreteSchedule(bar, network.sigma_d), network.prediction, network.sigma_d), error
 

@@ -163,13 +163,19 @@ def _front(
     data: FrontMatter = {
         "library_name": "diffusers",
         "pipeline_tag": task,
-        **(fields or {}),
+        **_listed(fields or {}),
         **base,
         "tags": list(dict.fromkeys([*TAGS, *([task] if task else [])])),
         "widget": _widgets(folder, facts),
         "model-index": eval_results_to_model_index(name, results) if results else None,
     }
     return {key: data[key] for key in KEYS if data.get(key)}
+
+
+def _listed(fields: Mapping[str, str]) -> FrontMatter:
+    """Licence fields as front matter: several licences, which commas separate, become a list."""
+    licences = fields.get("license", "").split(", ")
+    return {**fields, "license": licences} if len(licences) > 1 else dict(fields)
 
 
 def _yaml(data: FrontMatter) -> str:

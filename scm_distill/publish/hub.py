@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from scm_distill.artifacts.files import Damaged, read_text
 from scm_distill.artifacts.layout import CARD, StudentFolder
+from scm_distill.artifacts.licence_fields import licence_fields
 from scm_distill.errors import UserError
 from scm_distill.progress import Reporter
 from scm_distill.publish import card, hub_errors, licence, staging, upload
@@ -201,7 +202,7 @@ class Client:
         except (HTTP_ERROR, OSError):  # this Hub is not the one of the teacher, or the teacher is gone
             return teacher.fields, False
         found = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
-        return teacher.fields or {key: str(found[key]) for key in licence.FIELDS if found.get(key)}, bool(info.gated)
+        return teacher.fields or licence_fields(found), bool(info.gated)
 
     def _remote_state(self, target: Target, revision: str | None) -> RemoteState:
         """What the branch `revision` holds; one that does not exist yet will begin as main is."""

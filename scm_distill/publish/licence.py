@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scm_distill.artifacts.export_record import Facts
+from scm_distill.artifacts.licence_fields import FIELDS
 from scm_distill.errors import UserError
 from scm_distill.publish.card_text import LICENCE_FILES
 
 UNKNOWN = ("", "none", "unknown")
-FIELDS = ("license", "license_name", "license_link")  # of a model card's front matter
 
 
 @dataclass(frozen=True)

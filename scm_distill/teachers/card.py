@@ -1,20 +1,37 @@
 """What a teacher's own model card says of its licence."""
 
+import re
 from pathlib import Path
+from typing import Any
 
-from scm_distill.teachers.places import hub_id_of, resolve
+import yaml
+
+from scm_distill.artifacts.licence_fields import licence_fields
+from scm_distill.teachers.places import SINGLE, hub_id_of, resolve
+
+FRONT = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)  # the YAML in front of a card
 
 
 def license_of(repo: str) -> dict[str, str]:
-    """The licence fields of a teacher's own card, if it is on this machine; nothing is downloaded. Raises UserError."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.repocard import metadata_load
+    """The licence fields of a teacher's own card, if it is on this machine; nothing is downloaded. Raises UserError.
 
-    if repo.endswith(".safetensors"):
+    Several licences are one text, separated by commas. A card that is no text, or whose front matter is no YAML, has
+    no fields: it decorates a teacher.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if repo.endswith(SINGLE):
         return {}
-    hub_id = hub_id_of(repo)
-    card = try_to_load_from_cache(hub_id, "README.md") if hub_id else Path(resolve(repo)) / "README.md"
+    folder = Path(resolve(repo))
+    card = folder / "README.md" if folder.is_dir() else try_to_load_from_cache(hub_id_of(repo) or repo, "README.md")
     if not isinstance(card, str | Path) or not Path(card).is_file():
         return {}
-    metadata = metadata_load(card) or {}
-    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
+    return licence_fields(_front_matter(Path(card)))
+
+
+def _front_matter(card: Path) -> Any:
+    try:
+        found = FRONT.search(card.read_bytes().decode("utf-8-sig", errors="replace"))
+        return yaml.safe_load(found[1]) if found else None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # ValueError: dates that there are not
+        return None

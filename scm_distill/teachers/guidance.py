@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scm_distill.maths.guidance import GuidanceRule
-from scm_distill.teachers import guider
+from scm_distill.teachers import guider, halves
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.scheduler import Unreadable
 from scm_distill.teachers.stock_call import StockCall
@@ -42,14 +42,25 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
 
     The scale is None for a call without guidance. Raises Unreadable where there is none.
     """
+    traces: dict[float | None, Trace] = {}
     for off in (1.0, 0.0) if stock.guided_by else (None,):
         trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
         if len(trace.steps) < 2:
             raise Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
         if _once(trace.steps[0]):
             return off, trace
+        traces[off] = trace
+    if halves.SCALE in traces and (found := _both_halves(stock, traces[halves.SCALE])):
+        stock.both = found
+        return halves.SCALE, found.conditional(traces[halves.SCALE])
     scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
     raise Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
+
+
+def _both_halves(stock: StockCall, one: Trace) -> halves.Halves | None:
+    """Where the halves are in a call that evaluates both at the scale 1; None where it does something else."""
+    two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=halves.SCALE), fake=True, steps=1)
+    return halves.find(one, two)
 
 
 def _once(step: Step) -> bool:
@@ -82,13 +93,14 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, why, f"Set start 0 and stop 1 in the configuration of its guider, or l{UNGUIDED[1:]}")
     arguments = stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative=NEGATIVE)
     steps = stock.watch(arguments, steps=2).steps
-    halves = [split(convention, step) for step in steps]
-    if halves[0] is None:
+    both = [split(convention, step) for step in steps]
+    if both[0] is None:
         return Guidance(None, f"{stock.guided_by} changes nothing that could be read")
     found = [_fitted(convention, step, PROBE_SCALE, sign, _rescale(stock)) for step in steps]
     if found[0] is None:
         known = "u + w (c - u), c + w (c - u), renormalised or not"
         return Guidance(None, f"its rule is none that is known ({known})")
+    stock.needs_negative = _needs_negative(stock)
     arguments = stock.arguments(ids_of(stock), POINTS, scale=PROBE_SCALE)
     to_end = stock.watch(arguments, fake="noise", steps=POINTS).steps
     found += [_fitted(convention, step, PROBE_SCALE, sign, found[0][0].rescale) for step in to_end]
@@ -96,7 +108,16 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, "its guidance changes from step to step")
     rule, unconditional_first = found[0]
     rule = replace(rule, off=_threshold(stock, off))
-    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in halves if half is not None))
+    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in both if half is not None))
+
+
+def _needs_negative(stock: StockCall) -> bool:
+    """Whether a guided call fails where it is given no negative prompt."""
+    try:
+        stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE), fake=True, steps=1)
+    except (TypeError, ValueError, AttributeError):
+        return True
+    return False
 
 
 def _no_guidance(stock: StockCall) -> Guidance:

@@ -13,7 +13,18 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import families, pipeline_index, stock_call, unet2d, weights
+from scm_distill.teachers import (
+    failures,
+    families,
+    intake,
+    pipeline_index,
+    safety,
+    single_file,
+    sizes,
+    stock_call,
+    unet2d,
+    weights,
+)
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -41,16 +52,23 @@ def load(
     """
     report = report or Silent()
     if repo.endswith(".safetensors"):
+        intake.check_file(Path(repo).expanduser(), pipeline, repo)
         again = functools.partial(_single_file, repo, pipeline, config)
     else:
         folder = resolve(repo)
         again = functools.partial(_from_pretrained, folder, repo, revision, allow_pickle=allow_pickle, variant=variant)
-        unet2d.check_parts(pipeline_index.read(folder, repo, revision), repo)  # before gigabytes are downloaded
+        intake.check(folder, repo, revision)  # before gigabytes are downloaded
         _check_files(folder, repo, revision, variant=variant, allow_pickle=allow_pickle, report=report)
     source = Source(repo, hub_id_of(repo), license_of(repo), again)
     direct = device is not None and device.type == "cuda" and not repo.endswith(".safetensors")
     loaded = again(device=device) if direct else again()
     weights.check_values(loaded, repo, report)
+    with failures.told(repo, "cannot be read", loaded.components, failures.SETTINGS):
+        return _read(loaded, source, call or {}, device)
+
+
+def _read(loaded: Any, source: Source, call: Mapping[str, Any], device: torch.device | None) -> Teacher:
+    """The teacher that a loaded pipeline is, moved to `device`; `call` as in `load`."""
     if unet2d.is_pixel(loaded.config):
         return unet2d.read(loaded, source)
     family = families.of(loaded)
@@ -60,7 +78,9 @@ def load(
     for part in loaded.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
-    reading = traced_reading.read(stock_call.drive(loaded, call or {}))
+    stock = stock_call.drive(loaded, call)
+    sizes.check(stock)
+    reading = traced_reading.read(stock)
     schedule = reading.schedule
     net, convention = family.teacher(loaded, reading.stock.net, reading.convention)
     reading.convention = convention
@@ -103,16 +123,15 @@ def _check_files(
     folder: str, repo: str, revision: str | None, *, variant: str | None, allow_pickle: bool, report: Reporter
 ) -> None:
     """Hold the files of weights against the classes of the parts; a Hub id's are downloaded. Raises UserError."""
+    index = pipeline_index.read(folder, repo, revision)
+    safety.check(index, repo)
     try:
-        if not Path(folder).is_dir():
-            safe = None if allow_pickle else True
-            folder = DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe)
-        index = pipeline_index.read(folder, repo, None)
-        weights.check_files(Path(folder), index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
+        local = weights.download(folder, index, repo, revision, variant=variant, allow_pickle=allow_pickle)
+        weights.check_files(local, index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         if out_of_memory(error):
             raise
-        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
+        raise not_loaded(folder, repo, error) from error
 
 
 def _from_pretrained(
@@ -146,7 +165,7 @@ def _from_pretrained(
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
+        raise not_loaded(folder, repo, error) from error
 
 
 def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: Any) -> Any:
@@ -160,9 +179,10 @@ def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: A
             "Set it to the diffusers class that reads it, such as StableDiffusionXLPipeline, and teacher.config to a "
             "folder or Hub id with the configuration of its parts.",
         )
+    single_file.check(path)
     try:
         return kind.from_single_file(str(path), config=config, **parts)
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise not_loaded(str(path.parent), repo, error, allow_pickle=False) from error
+        raise single_file.incomplete(error, repo) or not_loaded(str(path.parent), repo, error) from error

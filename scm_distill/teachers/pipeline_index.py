@@ -20,17 +20,18 @@ def index(repo: str, revision: str | None = None) -> dict[str, object]:
 def read(folder: str, repo: str, revision: str | None) -> dict[str, object]:
     """The model_index.json of the folder or Hub id `folder` that the user calls `repo`. Raises UserError."""
     path = Path(folder) / INDEX
-    try:
-        if path.exists():  # diffusers' own errors do not name the file
-            parts = files.read_json(path)
-            wrong = [name for name, kind in parts.items() if isinstance(kind, list) and len(kind) != 2]
-            if wrong or not isinstance(parts.get("_class_name"), str):
-                raise Damaged(path, f"is damaged at {', '.join(wrong) or '_class_name'}")
-        return dict(DiffusionPipeline.load_config(folder, revision=revision))
+    if not path.exists():
+        try:
+            return dict(DiffusionPipeline.load_config(folder, revision=revision))
+        except Exception as error:  # anything can come out of a failed download
+            raise not_loaded(folder, repo, error) from error
+    try:  # diffusers' own errors do not name the file
+        index = files.read_json(path)
+        if not isinstance(index.get("_class_name"), str | list):
+            raise Damaged(path, f"has {index.get('_class_name')!r} as _class_name, where a pipeline class belongs")
     except Damaged as error:
         fix = (
             "Give a folder as save_pretrained of a pipeline writes it; an export is made again by train --resume auto."
         )
         raise UserError(error.problem, fix) from error
-    except Exception as error:  # anything can come out of a damaged folder or a failed download
-        raise not_loaded(folder, repo, error, allow_pickle=False) from error
+    return index

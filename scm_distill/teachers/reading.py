@@ -5,20 +5,28 @@ What was learnt is kept with reference steps, the inputs and outputs of steps of
 """
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scm_distill.artifacts.export_record import Modality
-from scm_distill.errors import UserError, one_line
+from scm_distill.errors import UserError
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import guidance, witness
+from scm_distill.teachers import failures, guidance, told_scale, witness
 from scm_distill.teachers import scheduler as schedules
-from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
+from scm_distill.teachers.convention import (
+    Convention,
+    Unclear,
+    first_tensor,
+    learn,
+    learn_optional,
+    learn_shared,
+    learn_times,
+)
 from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
 from scm_distill.teachers.reference_steps import Recorder, ReferenceStep, with_scale
 from scm_distill.teachers.scheduler import Schedule
@@ -67,8 +75,15 @@ def read(stock: StockCall) -> Reading:
     except Exception as error:  # whatever a pipeline raises that does not like its call
         if out_of_memory(error):
             raise
-        reason = one_line(error)
-        raise refusal(stock.pipeline, f"its stock call fails with {type(error).__name__}: {reason}") from error
+        name = type(stock.pipeline).__name__
+        raise UserError(f"{name} cannot be read: {_failed(stock, error)}.", failures.SETTINGS) from error
+
+
+def _failed(stock: StockCall, error: Exception) -> str:
+    """An exception while the stock call was watched, as a clause: where it came from, and why."""
+    if not failures.by_a_library(error):
+        return f"what its stock call shows is not understood ({failures.reason_of(error)})"
+    return f"its stock call fails with {failures.cause(error, stock.pipeline.components)}"
 
 
 def _read(stock: StockCall) -> Reading:
@@ -83,11 +98,14 @@ def _read(stock: StockCall) -> Reading:
     arguments, pair = first.arguments, two.steps[0].calls[0].arguments
     shape = tuple(plain.steps[0].sample.shape[1:])
     convention = learn(arguments, pair, x, time, shape)
+    learn_times(convention, arguments, plain.steps[1].calls[0].arguments)
     if stock.driver == "prompt":
+        if (unequal := _unequal(stock, off)) is not None:
+            learn_optional(convention, arguments, unequal.steps[0].calls[0].arguments)
         other = stock.watch(stock.arguments(["sky"], 2, scale=off), fake=True, steps=1)
         learn_shared(convention, arguments, other.steps[0].calls[0].arguments)
     _learn_output(convention, first.output, plain.steps[0].model_output)
-    _learn_scale(convention, stock, arguments)
+    told_scale.learn(convention, stock, arguments)
     if discrete is not None:
         schedule = discrete
     else:
@@ -96,12 +114,30 @@ def _read(stock: StockCall) -> Reading:
     convention.sign *= schedule.sign
     _check_fractions(convention, stock, plain)
     reading = Reading(stock, convention, schedule, None, "", off, unconditional_first=True)
-    recorder = Recorder(stock, convention, schedule)
+    recorder = Recorder(stock, convention, schedule, off)
     reading.reference_steps = [recorder.step(plain.steps, i, convention.cond(arguments)) for i in range(2)]
     ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
-    reading.reference_steps.append(recorder.pair(stock.watch(stock.arguments(ids, 2, scale=off), steps=1).steps[0]))
+    pairs: list[Any] = [[one] for one in ids] if stock.alone else [ids]
+    two_samples = [stock.watch(stock.arguments(pair, 2, scale=off), steps=1).steps[0] for pair in pairs]
+    reading.reference_steps.append(recorder.pair(two_samples))
+    if convention.scale_of is not None and convention.scale_of[0] == told_scale.EMBEDDED:  # and at another scale
+        told = stock.watch(stock.arguments(ids_of(stock), 2, scale=guidance.PROBE_SCALE), steps=1).steps
+        cond = convention.cond(told[0].calls[0].arguments)
+        reading.reference_steps.append(replace(recorder, off=guidance.PROBE_SCALE).step(told, 0, cond, "guided"))
     _learn_guidance(reading, recorder)
     return reading
+
+
+def _unequal(stock: StockCall, off: float | None) -> Trace | None:
+    """A step of a call for two prompts of unequal lengths; None where the call takes no two such prompts."""
+    if stock.alone:
+        return None
+    try:
+        return stock.watch(stock.arguments([PROMPT, "sky"], 2, scale=off), fake=True, steps=1)
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        if out_of_memory(error):
+            raise
+        return None
 
 
 def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
@@ -142,22 +178,6 @@ def _learn_output(convention: Convention, output: Any, model_output: Tensor) -> 
             convention.sign = sign
             return
     raise Unclear("what its scheduler is given is not its denoiser's output, nor the negative of it")
-
-
-def _learn_scale(convention: Convention, stock: StockCall, arguments: dict[str, Any]) -> None:
-    """Note the denoiser's argument for the guidance scale and its unit, if it has one. Raises Unclear."""
-    if not stock.embeds_guidance or not isinstance(arguments.get("guidance"), Tensor):
-        return
-    one, two = (
-        float(stock.watch(stock.arguments(ids_of(stock), 2, embedded=w), fake=True, steps=1)
-              .steps[0].calls[0].arguments["guidance"].flatten()[0])
-        for w in (1.0, 2.0)
-    )  # fmt: skip
-    if not abs(two - 2 * one) <= 1e-4 * abs(two) or one == 0:
-        raise Unclear(f"its denoiser is told the guidance scale in a way that is not a multiple of it ({one}, {two})")
-    unit, dtype = one, arguments["guidance"].dtype
-    convention.batched.pop("guidance", None)
-    convention.scale_of = ("guidance", lambda w: (unit * w).to(dtype))
 
 
 def _time_map(stock: StockCall, off: float | None, time: str) -> tuple[list[float], list[float]]:

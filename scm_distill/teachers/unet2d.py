@@ -8,6 +8,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.teachers import scheduler
 from scm_distill.teachers.families import Family
@@ -60,10 +62,14 @@ def read(pipeline: Any, source: Source) -> Teacher:
     if size is None:
         raise refuse("its config has no sample_size")
     height, width = (size, size) if isinstance(size, int) else size
+    net.eval().requires_grad_(False)
+    labels = None if net.config.get("num_class_embeds") is None else torch.zeros(1, dtype=torch.long)
+    with torch.no_grad():  # what does not fit in its configuration fails now
+        net(torch.zeros(1, net.config["in_channels"], height, width), torch.zeros(1), labels)
     return Teacher(
         source=source,
         family=Family(),
-        net=net.eval().requires_grad_(False),
+        net=net,
         scheduler=pipeline.scheduler,
         prediction=schedule.prediction,
         clock=schedule.clock,

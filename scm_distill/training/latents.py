@@ -69,6 +69,14 @@ class TrainingData:
             return to_images(x_0[:PREVIEWS])
         return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
 
+    def flagged(self) -> list[bool]:
+        """Whether each preview since the last call was flagged by the teacher's safety checker, and is black."""
+        if self.decode is None:
+            return []
+        flags = list(self.decode.flagged)
+        self.decode.flagged.clear()
+        return flags
+
 
 def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Reporter) -> TrainingData:
     """The training data of a run in the folder `out`. Raises UserError.
@@ -85,7 +93,7 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     if guidance != recipe.guidance:
         report.say(f"guidance: off, as it is at scale {recipe.guidance.scale:g} in the teacher's own call")
     guided = teacher.rule is not None and guidance.scale is not None
-    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, _files(teacher.source.repo)])
+    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, files_of(teacher.source.repo)])
     with ranks.first("recording the conditions"):
         report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(
@@ -95,6 +103,8 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
         report.end()
     conditioning = Conditioning(teacher, conditions, guidance)
     decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
+    if decode:
+        decode.check()
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)
@@ -110,7 +120,7 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     return TrainingData(Latents(path, conditions), conditioning, decode, source.prompts)
 
 
-def _files(repo: str) -> list[FileStat]:
+def files_of(repo: str) -> list[FileStat]:
     """The files of a local teacher: a changed one in the same place is another teacher. Empty for a Hub id."""
     folder = Path(repo).expanduser()
     return _stats(path for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else []

@@ -8,6 +8,7 @@ t       time in radians, of the teacher's own grid           (B,)
 cond    what the network is given beside them                {name: (B, ...)}
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from scm_distill import config, ranks
-from scm_distill.artifacts.run_records import CheckpointState
 from scm_distill.autodiff.derivatives import Derivative, Memory, OnePass, Velocity
 from scm_distill.maths.cond import Cond, on_device
 from scm_distill.maths.trigflow import diffuse
@@ -95,8 +95,17 @@ class Setup:
         return device
 
 
-def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporter) -> Setup:
-    """Set a run up in `out`, which exists, from the checkpoint `resume` or afresh. Raises UserError."""
+def build(
+    recipe: config.Recipe,
+    out: Path,
+    resume: Path | None,
+    report: Reporter,
+    look: Callable[[LoadedTeacher], None] = lambda _: None,
+) -> Setup:
+    """Set a run up in `out`, which exists, from the checkpoint `resume` or afresh. Raises UserError.
+
+    Of a new run the first process calls `look` on the teacher before anything is drawn, while the others wait.
+    """
     saved = checkpoint.read_state(resume) if resume else None
     if saved:
         checkpoint.same_student(recipe, saved, resume)
@@ -105,10 +114,14 @@ def build(recipe: config.Recipe, out: Path, resume: Path | None, report: Reporte
 
     with ranks.together("loading the teacher"):
         loaded = load_teacher(recipe, accelerator, report)
+    with ranks.first("looking at the teacher"):
+        if accelerator.is_main_process and not saved:
+            look(loaded)
     with ranks.together("preparing the data"):
         data, batches, probe = gather_data(recipe, loaded, out, accelerator, report)
     with ranks.together("adapting the teacher"):
-        network, smooth_time = adapt(recipe, loaded, probe, saved, report)
+        width = saved.smooth_time if saved else None
+        network, smooth_time = adapt(recipe, loaded, probe, width, report, views=recipe.train.shard != "off")
     placed = place(recipe, loaded, network, batches, probe, resume, accelerator, report)
     if saved:
         report.say(f"resumed {resume} at step {saved.step}")
@@ -173,22 +186,23 @@ def adapt(
     recipe: config.Recipe,
     loaded: LoadedTeacher,
     probe: Probe,
-    saved: CheckpointState | None,
+    width: float | None,
     report: Reporter,
+    *,
+    views: bool,
 ) -> tuple[Network, float]:
     """Stage 3: the teacher's time made smooth and exact, and the student's network, made of it; the low-pass's width.
 
-    The parameters of one that will be shared out are views of the teacher's, so that no process ever holds a copy.
+    `width` is that of an earlier session, None to choose it. With `views` the student's parameters are views of the
+    teacher's: of one that will be shared out no process ever holds a copy.
     """
     F_teacher = loaded.F_teacher
     low_pass.prepare(F_teacher, *probe)
     networks.keep_time_exact(F_teacher, recipe, *probe, report)
-    if saved:
-        width = saved.smooth_time
-        low_pass.set_width(F_teacher.net, width)
-    else:
+    if width is None:
         width = networks.smooth(loaded, *probe, recipe, report)
-    return new_student(loaded, recipe, *probe, report, views=recipe.train.shard != "off"), width
+    low_pass.set_width(F_teacher.net, width)
+    return new_student(loaded, recipe, *probe, report, views=views), width
 
 
 @dataclass(frozen=True)

@@ -64,16 +64,17 @@ def names(folder: Path) -> set[str]:
 
 
 def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> None:
-    done = cli("train", recipe)
+    done = cli("train", recipe, "-s", "export.check_first=true")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("export checked before training") == 1
     assert done.stdout.splitlines()[-1] == "runs/mine/export"
     assert "Distance to the data" in done.stdout
     assert "next: scm-distill sample runs/mine --grid" in done.stderr
-    files = {"config.yaml", "env.json", "metrics.jsonl", "report.html"}
+    files = {"config.yaml", "env.json", "export_check.json", "metrics.jsonl", "report.html"}
     assert names(tmp_path / "runs/mine") == {*files, "samples", "checkpoints", "export"}
     assert "report: runs/mine/report.html" in done.stderr
     resolved = config.read(str(tmp_path / "runs/mine/config.yaml"))
-    assert resolved == config.read(str(recipe))
+    assert resolved == config.read(str(recipe), ["export.check_first=true"])
 
     teacher = resolved.teacher.repo
     done = cli("sample", "runs/mine", "-n", 3, "--seed", 5, "--grid", "--compare", teacher, "-o", "pictures", "--json")
@@ -96,8 +97,11 @@ def test_train_sample_and_compare(cli: Cli, recipe: Path, tmp_path: Path) -> Non
     again = cli("train", recipe)
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
-    resumed = cli("train", recipe, "--resume", "auto", "-s", "train.steps=5", "--json")
+    (tmp_path / "runs/mine/export_check.json").unlink()
+    more = ["-s", "train.steps=5", "-s", "export.check_first=true"]
+    resumed = cli("train", recipe, "--resume", "auto", *more, "--json")
     assert resumed.returncode == 0, resumed.stderr
+    assert not (tmp_path / "runs/mine/export_check.json").exists()  # the student is the one that was checked
     assert json.loads(resumed.stdout)["steps"] == 5
     sessions = json.loads((tmp_path / "runs/mine/env.json").read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, 4]

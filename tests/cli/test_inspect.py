@@ -19,6 +19,7 @@ from scm_distill.cli.app import app
 from scm_distill.commands import inspect
 from scm_distill.commands.results import TangentCheck
 from scm_distill.errors import UserError
+from scm_distill.export import rehearsal
 from scm_distill.export.self_check import Checked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -153,7 +154,7 @@ def test_the_printed_recipe_can_be_trained_as_the_hint_says(name: str, inspected
 
 
 def test_the_export_may_be_left_out(inspected: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect.bundle, "save", lambda *_: pytest.fail("it exported"))
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: pytest.fail("it exported"))
     facts = json.loads(inspected("sd15", "--no-export-check", "--json").stdout)
     assert list(facts) == [key for key in [*FACTS, "recipe"] if key != "export"]
     assert facts["verdict"] == "can be distilled"
@@ -203,10 +204,10 @@ def test_a_failure_on_the_way_leaves_nothing(
     def fail(*_: Any) -> None:
         raise UserError("The planted one.", "None.", code=1)
 
-    monkeypatch.setattr(inspect.self_check, "check", fail)
+    monkeypatch.setattr(rehearsal.self_check, "check", fail)
     done = run(folder("sd15"))
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "error: The planted one." in done.stderr
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "cannot be exported: The planted one." in done.stderr
     assert left_in(here) == ["temporary"]
 
 
@@ -232,7 +233,7 @@ def test_the_verdict_follows_the_facts(
         monkeypatch.setattr(inspect, "_tangent", lambda *_: FAULTY[fault])
     else:
         off = math.nan if "NaN" in fault else 1.0
-        monkeypatch.setattr(inspect.self_check, "check", lambda *_: Checked(off, off))
+        monkeypatch.setattr(rehearsal.self_check, "check", lambda *_: Checked(off, off))
     done = run(folder("sd15"), "--json")
     assert done.exit_code != 0 or json.loads(done.stdout)["verdict"] != "can be distilled"
 

@@ -32,8 +32,8 @@ class Heard(Silent):
 def test_it_says_how_far_it_is() -> None:
     heard = Heard()
     plan = plan_train("digits", overrides=["train.device=cpu"], report=heard)
-    assert heard.phases == [("dry run", 3)]
-    assert heard.done == [1, 2, 3]
+    assert heard.phases == [("dry run", 4)]
+    assert heard.done == [1, 2, 3, 4]
     assert plan.device == "cpu"
 
 

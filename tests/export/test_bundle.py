@@ -20,6 +20,7 @@ from scm_distill.errors import UserError
 from scm_distill.evaluation.metrics import block_features, frechet
 from scm_distill.export import bundle, t_mid
 from scm_distill.export.schedulers import Grid
+from scm_distill.models import reclock
 from scm_distill.progress import Silent
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.stock_loop import seeded_noise
@@ -158,14 +159,14 @@ def test_an_export_that_differs_is_an_error_and_leaves_the_old_one(
 ) -> None:
     trained, exported = export()
     before = sorted(p.name for p in exported.folder.iterdir())
-    original = bundle.reclock.reclock
+    original = reclock.reclock
 
     def off(*args: object) -> object:
         network, error = original(*args)
         network.net.time_embedding.linear_1.weight.data *= 1.05  # a fold gone wrong
         return network, error
 
-    monkeypatch.setattr(bundle.reclock, "reclock", off)
+    monkeypatch.setattr(reclock, "reclock", off)
     with pytest.raises(UserError, match="differs"):
         bundle.write(trained, exported.folder, Silent())
     assert sorted(p.name for p in exported.folder.iterdir()) == before

@@ -270,13 +270,6 @@ def test_a_call_that_needs_an_image_is_refused() -> None:
     assert "its call needs 'image'" in refusal(lambda: stock_call.drive(pipeline, {})).problem
 
 
-def test_a_call_that_turns_out_to_need_an_image_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
-    folder = index_of(folder_of("sd15"), tmp_path / "image", _class_name="StableDiffusionImg2ImgPipeline")
-    problem = refusal(lambda: teachers.load(str(folder))).problem
-    assert "StableDiffusionImg2ImgPipeline cannot be read: its stock call fails with " in problem
-    assert "PIL.Image" in problem
-
-
 def test_an_unknown_argument_of_the_call_is_refused_with_the_known_ones(fresh: TeacherOf) -> None:
     error = refusal(lambda: fresh("sd15", hight=16))
     assert error.problem == "The call of StableDiffusionPipeline takes no 'hight'."

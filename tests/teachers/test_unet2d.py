@@ -85,7 +85,7 @@ def test_damaged_and_missing_folders(make_teacher: TeacherMaker, tmp_path: Path)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "is cut off" in refusal(broken).problem
     weights.unlink()
-    assert "could not be loaded" in refusal(broken).problem
+    assert "holds no safetensors weights of its unet" in refusal(broken).problem
     assert "model_index.json" in refusal(tmp_path).problem
     assert "no pipeline folder" in refusal(tmp_path / "nothing").problem
     assert "builtin:digits/teacher" in refusal("builtin:cats").fix

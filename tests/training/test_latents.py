@@ -165,7 +165,7 @@ def test_other_samples_are_drawn_anew(override: str, go: Go, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "override", ["teacher.revision=another", "guidance.negative_prompt=blurry", "teacher.call.height=32"]
+    "override", ["teacher.revision=another", "guidance.negative_prompt=blurry", "teacher.call={height: 32, width: 32}"]
 )
 @pytest.mark.usefixtures("keep")
 def test_other_conditions_are_recorded_anew(override: str, go: Go) -> None:

@@ -2,36 +2,26 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from scm_distill.models.sharing import filled
+from scm_distill.teachers import told_scale
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 
-CHANNELS = 256  # of the scale's embedding
+CHANNELS = 256  # of the scale's embedding, where a UNet has none yet
 
 
-def embed(w: Tensor) -> Tensor:
-    """The guidance scale (B,) as the stock pipeline embeds it (diffusers, get_guidance_scale_embedding)."""
-    from diffusers import StableDiffusionPipeline
-
-    function: Any = StableDiffusionPipeline.get_guidance_scale_embedding
-    return function(None, w.float() - 1, embedding_dim=CHANNELS)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
 def with_input(net: Any) -> Any:
-    """The same UNet with an input for the guidance scale whose weights are zero: the scale changes nothing yet."""
+    """The same UNet, and its weights, with an input for the scale whose weights are zero: it changes nothing yet."""
     if net.config.time_cond_proj_dim is not None:
         return net
     # As a keyword: a key inside the configuration is passed over where the folder's own file lacked it.
-    wider = type(net).from_config(net.config, time_cond_proj_dim=CHANNELS)
-    missing = wider.load_state_dict(net.state_dict(), strict=False).missing_keys
-    for name in missing:  # the new layer, and nothing else
-        wider.get_parameter(name).zero_()
-    return wider.to(net.device, net.dtype).eval()
+    wider = partial(type(net).from_config, net.config, time_cond_proj_dim=CHANNELS)
+    return filled(wider, net.state_dict(), absent_are_zero=True)  # the new layer, and nothing else
 
 
 class StableDiffusion(Family):
@@ -42,7 +32,9 @@ class StableDiffusion(Family):
 
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
         """The UNet with its input for the scale, in which the pipeline embeds the scale."""
-        return with_input(net), replace(copy.copy(convention), scale_of=("timestep_cond", embed))
+        wider = with_input(net)
+        embed = told_scale.embedding(wider.config.time_cond_proj_dim)
+        return wider, replace(copy.copy(convention), scale_of=(told_scale.EMBEDDED, embed))
 
     def exported(self, net: nn.Module) -> nn.Module:
         """The UNet with its input for the scale, which turns guidance off in the exported folder."""
