@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from scm_distill.maths.cond import SCALE
-from scm_distill.teachers.convention import Convention, Unclear, at
+from scm_distill.teachers import told_scale
+from scm_distill.teachers.convention import Convention, Unclear
 from scm_distill.teachers.scheduler import FOLLOWED, Schedule
 from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step
@@ -42,11 +43,12 @@ def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dic
 
 @dataclass
 class Recorder:
-    """Makes reference steps of the recorded steps of a stock call."""
+    """Makes reference steps of the recorded steps of a stock call, whose guidance scale is `off`."""
 
     stock: StockCall
     convention: Convention
     schedule: Schedule
+    off: float | None
 
     def step(
         self, steps: Sequence[Step], i: int, cond: dict[str, Tensor], what: Literal["plain", "guided"] = "plain"
@@ -84,8 +86,7 @@ class Recorder:
         """The denoiser's inputs and prediction for the first sample of `step`. Raises Unclear."""
         convention, schedule, arguments = self.convention, self.schedule, step.calls[0].arguments
         if convention.scale_of:
-            embedded = float(at(arguments, convention.scale_of[0]).flatten()[0])
-            cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
+            cond = {**cond, SCALE: torch.tensor([told_scale.scale_in(convention, arguments, self.off)])}
         tau, sigma = self._time(step)
         x = convention.sample(arguments)
         _check_scaling(step, x)
