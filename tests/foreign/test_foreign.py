@@ -27,7 +27,7 @@ ADAPTER = ["guidance.scale=3.0", "lora.rank=2", "train.memory=lean"]
 AWAY = ["train.offload=[teacher, ema]", "guidance.scale=3.0"]
 FAMILIES: dict[str, list[tuple[str, list[str], list[str]]]] = {  # of each: precision, what is done, settings
     "digits": [("fp32", EVERYTHING, []), ("bf16", ["step"], ["objective.velocity=data"])],
-    "sd15": [("fp32", EVERYTHING, ["guidance.scale=[2, 8]"]), ("bf16", ["step"], ADAPTER)],
+    "sd15": [("fp32", EVERYTHING, []), ("bf16", ["step"], ADAPTER)],
     "dit": [("fp32", ["cpu", "step"], []), ("bf16", ["train", "resume"], ["guidance.scale=2.0"])],
     "pixart_sigma": [("fp32", ["cpu", "step"], []), ("bf16", ["train"], [])],
     "sd3": [("fp32", ["cpu", "step"], AWAY), ("bf16", ["train"], ["guidance.scale=3.0", "guidance.dropout=0.3"])],
