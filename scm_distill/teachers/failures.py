@@ -16,14 +16,12 @@ SETTINGS = "Mend that setting in the part's configuration file, or in teacher.ca
 LIBRARIES = ("diffusers", "transformers")  # whose code runs a pipeline
 
 
-def not_loaded(folder: str, repo: str, error: Exception, *, allow_pickle: bool) -> UserError:
+def not_loaded(folder: str, repo: str, error: Exception) -> UserError:
     """The UserError for `error`, which the libraries raised while `repo`, found at `folder`, was loaded."""
     if isinstance(error, UserError):
         return error
-    reason, local = str(error), Path(folder).is_dir()
-    if "safetensors" in reason and not allow_pickle and "found" in reason:
-        fix = "If you trust where it comes from, set teacher.allow_pickle=true to load its .bin weights."
-    elif local:
+    local = Path(folder).is_dir()
+    if local:
         fix = "Its files are damaged or incomplete, or a package they need is not installed: see the reason."
     else:
         fix = "Check the name, the network and `hf auth whoami`; HF_HUB_OFFLINE=1 reads the local cache only."
@@ -54,11 +52,11 @@ def told(repo: str, what: str, components: Mapping[str, Any], fix: str) -> Itera
 
 
 def cause(error: Exception, components: Mapping[str, Any]) -> str:
-    """Why a pipeline of these `components` raised `error`, as a clause: the part, its odd setting, and the reason."""
+    """Why a pipeline of these `components` raised `error`, as a clause: the reason, and the odd setting or the part."""
     part = part_of(error, components)
     setting = suspect(components, part) or (None if part is None else suspect(components))
     where = setting or (f"in its {part}" if part else "")
-    return f"{where}{', ' if where else ''}{reason_of(error)}"
+    return reason_of(error) + (f" ({where})" if where else "")
 
 
 def suspect(components: Mapping[str, Any], part: str | None = None) -> str | None:

@@ -13,7 +13,18 @@ from torch import nn
 from scm_distill.errors import UserError
 from scm_distill.memory import out_of_memory
 from scm_distill.progress import Reporter, Silent
-from scm_distill.teachers import failures, families, intake, pipeline_index, sizes, stock_call, unet2d, weights
+from scm_distill.teachers import (
+    failures,
+    families,
+    intake,
+    pipeline_index,
+    safety,
+    single_file,
+    sizes,
+    stock_call,
+    unet2d,
+    weights,
+)
 from scm_distill.teachers import reading as traced_reading
 from scm_distill.teachers.card import license_of
 from scm_distill.teachers.failures import not_loaded
@@ -112,16 +123,15 @@ def _check_files(
     folder: str, repo: str, revision: str | None, *, variant: str | None, allow_pickle: bool, report: Reporter
 ) -> None:
     """Hold the files of weights against the classes of the parts; a Hub id's are downloaded. Raises UserError."""
+    index = pipeline_index.read(folder, repo, revision)
+    safety.check(index, repo)
     try:
-        if not Path(folder).is_dir():
-            safe = None if allow_pickle else True
-            folder = DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe)
-        index = pipeline_index.read(folder, repo, None)
-        weights.check_files(Path(folder), index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
+        local = weights.download(folder, index, repo, revision, variant=variant, allow_pickle=allow_pickle)
+        weights.check_files(local, index, repo, variant=variant, allow_pickle=allow_pickle, report=report)
     except Exception as error:  # anything can come out of a damaged folder or a failed download
         if out_of_memory(error):
             raise
-        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
+        raise not_loaded(folder, repo, error) from error
 
 
 def _from_pretrained(
@@ -155,7 +165,7 @@ def _from_pretrained(
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise not_loaded(folder, repo, error, allow_pickle=allow_pickle) from error
+        raise not_loaded(folder, repo, error) from error
 
 
 def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: Any) -> Any:
@@ -169,9 +179,10 @@ def _single_file(repo: str, pipeline: str | None, config: str | None, **parts: A
             "Set it to the diffusers class that reads it, such as StableDiffusionXLPipeline, and teacher.config to a "
             "folder or Hub id with the configuration of its parts.",
         )
+    single_file.check(path)
     try:
         return kind.from_single_file(str(path), config=config, **parts)
     except Exception as error:  # as above
         if out_of_memory(error):
             raise
-        raise not_loaded(str(path.parent), repo, error, allow_pickle=False) from error
+        raise single_file.incomplete(error, repo) or not_loaded(str(path.parent), repo, error) from error

@@ -24,7 +24,7 @@ def read(folder: str, repo: str, revision: str | None) -> dict[str, object]:
         try:
             return dict(DiffusionPipeline.load_config(folder, revision=revision))
         except Exception as error:  # anything can come out of a failed download
-            raise not_loaded(folder, repo, error, allow_pickle=False) from error
+            raise not_loaded(folder, repo, error) from error
     try:  # diffusers' own errors do not name the file
         index = files.read_json(path)
         if not isinstance(index.get("_class_name"), str | list):

@@ -74,10 +74,12 @@ def parts_of(index: Mapping[str, object], names: Collection[str]) -> list[Part]:
 
 def _class(library: str, name: str) -> type[nn.Module] | None:
     """A class of diffusers, of one of its pipelines, or of transformers; None for any other."""
-    if library in ("diffusers", "transformers"):
-        kind = getattr(importlib.import_module(library), name, None)
-    else:
-        kind = getattr(getattr(diffusers.pipelines, library, None), name, None)
+    try:
+        own = library in ("diffusers", "transformers")
+        module = importlib.import_module(library) if own else getattr(diffusers.pipelines, library)
+        kind = getattr(module, name)
+    except Exception:  # not there, or a package that it needs is not: loading says so
+        return None
     return kind if isinstance(kind, type) and issubclass(kind, nn.Module) else None
 
 
@@ -138,10 +140,12 @@ def _nothing(
         fix = f"Download {where} again, with its weights, or save the pipeline anew with save_pretrained."
         return UserError(f"{which}: {where} holds none at all.", fix)
     wanted = f"{'diffusion_pytorch_model' if part.of_diffusers else 'model'}.safetensors"
-    return UserError(
-        f"{which}: {where} holds {', '.join(there[:4])}, and {wanted} is read.",
-        "Load the pipeline with diffusers as its author says, and save it with save_pretrained.",
-    )
+    fix = "Load the pipeline with diffusers as its author says, and save it with save_pretrained."
+    if VARIANT.search(there[0]):
+        fix = f"One variant is read for all parts: rename those of the {part.name} to {wanted} or what belongs to it."
+    elif there[0].endswith(".safetensors"):
+        fix = f"If that is the whole {part.name}, rename it to {wanted}."
+    return UserError(f"{which}: {where} holds {', '.join(there[:4])}, and {wanted} is read.", fix)
 
 
 def _advice(which: str, variant: str | None, other: str | None, *, unsafe: bool) -> tuple[str, str]:
@@ -160,6 +164,14 @@ def lora_attached(part: str, repo: str, key: str) -> UserError:
         "Load the pipeline and the LoRA again as before, then pipe.fuse_lora() to keep its effect, "
         "pipe.unload_lora_weights() in any case, and pipe.save_pretrained(FOLDER).",
     )
+
+
+def check_endings(folder: Path, parts: Collection[str]) -> None:
+    """Raises UserError where something in a part's folder has no ending: diffusers then finds no variant."""
+    for part in parts:
+        for path in (folder / part).iterdir() if (folder / part).is_dir() else ():
+            if "." not in path.name:
+                raise UserError(f"diffusers reads no variant beside a name without ending: {path}.", "Move it away.")
 
 
 def check_pointers(folder: Path, parts: Collection[str]) -> None:

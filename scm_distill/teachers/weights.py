@@ -17,6 +17,8 @@ from typing import Any
 
 import accelerate
 import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import list_repo_files
 from torch import Tensor, nn
 
 from scm_distill.artifacts import tensor_files
@@ -49,6 +51,34 @@ class Compared:
     wrong: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
+def download(
+    folder: str,
+    index: Mapping[str, object],
+    repo: str,
+    revision: str | None,
+    *,
+    variant: str | None,
+    allow_pickle: bool,
+) -> Path:
+    """The local folder of a pipeline; the files of a Hub id are downloaded.
+
+    Raises UserError where the Hub holds no files that are read, and whatever a download raises.
+    """
+    if Path(folder).is_dir():
+        return Path(folder)
+    safe = None if allow_pickle else True
+    try:
+        return Path(DiffusionPipeline.download(folder, revision=revision, variant=variant, use_safetensors=safe))
+    except (OSError, ValueError):
+        try:
+            names = set(list_repo_files(folder, revision=revision))
+        except Exception:  # a network may fail in many ways: then the first error says so
+            names = set()
+        if names:
+            weight_files.choose(weight_files.parts_of(index, names), names, repo, variant=variant, pickle=allow_pickle)
+        raise
+
+
 def check_files(
     folder: Path, index: Mapping[str, object], repo: str, *, variant: str | None, allow_pickle: bool, report: Reporter
 ) -> None:
@@ -60,7 +90,10 @@ def check_files(
     names = weight_files.names_below(folder)
     parts = weight_files.parts_of(index, names)
     chosen = weight_files.choose(parts, names, repo, variant=variant, pickle=allow_pickle)
-    weight_files.check_pointers(folder, [name for name, entry in index.items() if isinstance(entry, list | tuple)])
+    listed = [name for name, entry in index.items() if isinstance(entry, list | tuple)]
+    weight_files.check_pointers(folder, listed)
+    if variant:
+        weight_files.check_endings(folder, listed)
     for part in parts:
         file = folder / chosen[part.name]
         files = tensor_files.shards(file) if file.suffix == ".json" else (file,)
@@ -89,8 +122,10 @@ def _check_names(
     if not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
         return  # the library says the former better, and only a quantizer knows its own names
     with torch.random.fork_rng(devices=[]):
+        if (net := _empty(part.kind, folder)) is None:
+            return  # a configuration that its class does not take: loading says what is wrong with it
         if part.of_diffusers:
-            compared = _of_diffusers(part.kind, folder, dict(held), sharded=sharded)
+            compared = _of_diffusers(net, dict(held), sharded=sharded)
         else:
             compared = _of_transformers(part.kind, folder, dict(held))
     refuse_names(part.name, held, compared, repo)
@@ -99,15 +134,24 @@ def _check_names(
         report.say(f"{part.name}: {n} weight{'s' * (n > 1)} of its file {'are' if n > 1 else 'is'} not read: {first}")
 
 
-def _of_diffusers(kind: Any, folder: Path, held: dict[str, Tensor], *, sharded: bool) -> Compared:
+def _empty(kind: Any, folder: Path) -> Any | None:
+    """A network of this class and the configuration in `folder`, without weights; None where it cannot be made."""
+    try:
+        with accelerate.init_empty_weights():
+            if hasattr(kind, "from_config"):
+                return kind.from_config(kind.load_config(folder))
+            return kind(kind.config_class.from_pretrained(folder))
+    except Exception:  # each class has its own for what it does not take
+        return None
+
+
+def _of_diffusers(net: Any, held: dict[str, Tensor], *, sharded: bool) -> Compared:
     """The names by diffusers: of one file the attention blocks of old ones are renamed."""
-    with accelerate.init_empty_weights():
-        net = kind.from_config(kind.load_config(folder))
     rename = getattr(net, "_fix_state_dict_keys_on_load", None)
     if rename is not None and not sharded:
         rename(held)
     wanted = net.state_dict()
-    passed_over = kind._keys_to_ignore_on_load_unexpected or []
+    passed_over = net._keys_to_ignore_on_load_unexpected or []
     wrong = [
         (name, tuple(held[name].shape), tuple(x.shape))
         for name, x in wanted.items()

@@ -5,34 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from scm_distill.models.sharing import filled
+from scm_distill.teachers import told_scale
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 
-CHANNELS = 256  # of the scale's embedding
-
-
-class Embedding:
-    """The guidance scale (B,) as the stock pipeline embeds it, (B, CHANNELS), on the device of the scale.
-
-    The formula is that of diffusers' `get_guidance_scale_embedding`, which makes its frequencies on the CPU at every
-    call; they are made there here too, once, since those of a GPU are rounded otherwise.
-    """
-
-    def __init__(self) -> None:
-        step = torch.log(torch.tensor(10000.0)) / (CHANNELS // 2 - 1)
-        self.frequencies = torch.exp(torch.arange(CHANNELS // 2, dtype=torch.float32) * -step)
-
-    def __call__(self, w: Tensor) -> Tensor:
-        """The embedding of scales w (B,)."""
-        frequencies = self.frequencies.to(w.device)
-        if type(frequencies) is Tensor:  # no fake one
-            self.frequencies = frequencies
-        angles = ((w.float() - 1) * 1000.0)[:, None] * frequencies[None, :]
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+CHANNELS = 256  # of the scale's embedding, where a UNet has none yet
 
 
 def with_input(net: Any) -> Any:
@@ -52,7 +32,9 @@ class StableDiffusion(Family):
 
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
         """The UNet with its input for the scale, in which the pipeline embeds the scale."""
-        return with_input(net), replace(copy.copy(convention), scale_of=("timestep_cond", Embedding()))
+        wider = with_input(net)
+        embed = told_scale.Embedding(wider.config.time_cond_proj_dim)
+        return wider, replace(copy.copy(convention), scale_of=(told_scale.EMBEDDED, embed))
 
     def exported(self, net: nn.Module) -> nn.Module:
         """The UNet with its input for the scale, which turns guidance off in the exported folder."""
