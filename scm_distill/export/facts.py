@@ -81,7 +81,7 @@ def _teacher_call(trained: Trained) -> TeacherCall:
     reading, scale = trained.loaded.teacher.reading, trained.data.conditioning.evaluation_scale
     if reading is None:
         return TeacherCall()
-    negative = trained.recipe.guidance.negative_prompt
+    negative = trained.recipe.guidance.negative_prompt or " " * reading.stock.needs_negative
     if reading.stock.embeds_guidance:
         return TeacherCall(embedded=scale, negative=negative)
     return TeacherCall(scale=reading.off if scale is None else scale, negative=negative)

@@ -133,7 +133,8 @@ def repeat(
     else:  # a solver that draws from a process of its own
         wanted = sigma_d * float(t_mid.tan())
         first = abs((steps[1].sigma or wanted) - wanted) / wanted
-        F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
+        first_call = steps[0].calls[0]
+        F_stock = start.to_F(convention.prediction(first_call.output, 1, first_call.arguments).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
         first = largest(first, float((x_0_stock - x_0).norm() / x_0.norm()))
         x_in = convention.sample(steps[1].calls[0].arguments).float()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill.maths.cond import SCALE, Cond
+from scm_distill.teachers.conversion import Conversion
 
 
 class Unclear(Exception):
@@ -42,6 +43,7 @@ class Convention:
     times: set[str] = field(default_factory=set)  # further arguments that are told the time
     narrow: tuple[int, ...] | None = None  # the extent of the prediction in a larger output, by dimension
     sign: float = 1.0
+    conversion: Conversion | None = None  # of the denoiser's x_0 into a velocity
     scale_of: tuple[str, Callable[[Tensor], Tensor]] | None = None  # the argument that the guidance scale goes to
     known: Tensor | None = None  # the times (B,) of the calls to come, on the host: see Network.knowing
     moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -67,15 +69,18 @@ class Convention:
             _put(arguments, path, cond[path].movedim(0, self.optional[path]) if path in cond else None)
         for name in (self.time, *self.times):
             arguments[name] = tau
-        return self.prediction(net(**arguments), len(x_nat))
+        return self.prediction(net(**arguments), len(x_nat), arguments)
 
-    def prediction(self, output: Any, batch: int) -> Tensor:
-        """The native prediction (B, ...) in the denoiser's `output`, as the pipeline hands it to its scheduler."""
+    def prediction(self, output: Any, batch: int, arguments: Mapping[str, Any]) -> Tensor:
+        """The native prediction (B, ...) in the denoiser's `output` for `arguments`, as its scheduler is given it."""
         raw = first_tensor(output)
         if self.narrow:
             for dim, extent in enumerate(self.narrow, start=1):
                 raw = raw.narrow(dim, 0, extent)
-        return self.sign * raw.reshape(batch, *self.sample_shape)
+        raw = raw.reshape(batch, *self.sample_shape)
+        if self.conversion:
+            raw = self.conversion(raw, self.sample(arguments, slice(None)), arguments[self.time])
+        return self.sign * raw
 
     def sample(self, arguments: Mapping[str, Any], part: slice = slice(0, 1)) -> Tensor:
         """x_nat (n, ...) of the samples `part` in the arguments of a stock call."""

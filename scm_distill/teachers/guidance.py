@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scm_distill.errors import UserError, one_line
 from scm_distill.maths.guidance import GuidanceRule
+from scm_distill.memory import out_of_memory
 from scm_distill.teachers import guider, halves
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.scheduler import Unreadable
@@ -42,11 +44,14 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
 
     The scale is None for a call without guidance. Raises Unreadable where there is none.
     """
+    _refuse_perturbed(stock)
     traces: dict[float | None, Trace] = {}
     for off in (1.0, 0.0) if stock.guided_by else (None,):
         trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
         if len(trace.steps) < 2:
             raise Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
+        if not all(step.calls for step in trace.steps):
+            raise Unreadable("its call steps its scheduler more than once for each prediction of its denoiser")
         if _once(trace.steps[0]):
             return off, trace
         traces[off] = trace
@@ -55,6 +60,16 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
         return halves.SCALE, found.conditional(traces[halves.SCALE])
     scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
     raise Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
+
+
+def _refuse_perturbed(stock: StockCall) -> None:
+    """Raises UserError for a call with perturbed-attention guidance, whose third prediction no rule here has."""
+    parameter = inspect.signature(stock.pipeline.__call__).parameters.get("pag_scale")
+    if parameter is not None and (scale := stock.extra.get("pag_scale", parameter.default)):
+        raise UserError(
+            f"{type(stock.pipeline).__name__} cannot be read: at pag_scale {scale:g} it adds perturbed attention.",
+            "Set teacher.call={pag_scale: 0.0}: without it, it is the plain pipeline, which guidance.scale guides.",
+        )
 
 
 def _both_halves(stock: StockCall, one: Trace) -> halves.Halves | None:
@@ -139,7 +154,12 @@ def _rescale(stock: StockCall) -> float:
 
 def _threshold(stock: StockCall, off: float | None) -> float:
     """The scale up to which the call is unguided, where it is unguided at `off`; -inf where it is so at `off` alone."""
-    half = _once(stock.watch(stock.arguments(ids_of(stock), 2, scale=0.5), fake=True, steps=1).steps[0])
+    try:
+        half = _once(stock.watch(stock.arguments(ids_of(stock), 2, scale=0.5), fake=True, steps=1).steps[0])
+    except Exception as error:  # whatever a pipeline raises that refuses such a scale
+        if out_of_memory(error):
+            raise
+        half = False
     if off == 1.0:
         return 1.0 if half else -math.inf
     return math.nextafter(1.0, 0.0) if half else 0.0
@@ -164,10 +184,18 @@ def _fitted(
 def difference_at(stock: StockCall, convention: Convention, rule: GuidanceRule, sign: float, w: float) -> float:
     """How far the stock call at scale `w` is from `rule`, relative; infinite where one of them guides and one does not.
 
-    A stand-in that returns noise takes the denoiser's place, so this costs no network evaluation.
+    A stand-in that returns noise takes the denoiser's place, so this costs no network evaluation. Raises UserError
+    where the call refuses the scale.
     """
     arguments = stock.arguments(ids_of(stock), 2, scale=w, negative=NEGATIVE)
-    step = stock.watch(arguments, fake="noise", steps=1).steps[0]
+    try:
+        step = stock.watch(arguments, fake="noise", steps=1).steps[0]
+    except Exception as error:  # whatever a pipeline raises that refuses such a scale
+        if out_of_memory(error):
+            raise
+        raise UserError(
+            f"At scale {w:g} the teacher's own call fails: {one_line(error)}.", "Set another guidance.scale."
+        ) from error
     if _once(step):
         return 0.0 if rule.turned_off(w) else math.inf
     halves = split(convention, step)
@@ -205,10 +233,13 @@ def split(convention: Convention, step: Step) -> list[tuple[dict[str, Tensor], T
     batch = len(step.sample)
     try:
         if len(calls) == 2 and batches == [batch, batch]:
-            return [(convention.cond(call.arguments), convention.prediction(call.output, batch)) for call in calls]
+            return [
+                (convention.cond(call.arguments), convention.prediction(call.output, batch, call.arguments))
+                for call in calls
+            ]
         n = batches[0] // 2
         if len(calls) == 1 and batches[0] == 2 * n and batch in (n, 2 * n):
-            out = convention.prediction(calls[0].output, 2 * n)
+            out = convention.prediction(calls[0].output, 2 * n, calls[0].arguments)
             halves = (slice(0, n), slice(n, 2 * n))
             return [(convention.cond(calls[0].arguments, half), out[half]) for half in halves]
     except (KeyError, TypeError, RuntimeError):
