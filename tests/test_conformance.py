@@ -16,12 +16,12 @@ from whole_way import another_interpreter, goes_the_whole_way
 from scm_distill.cli.app import app
 
 FAMILIES = zoo.load_all()
-REFUSED = {name: FAMILIES.pop(name) for name in ("ace_step", "longcat_audio")}  # see the last test
+REFUSED = {name: FAMILIES.pop(name) for name in ("longcat_audio",)}  # see the last test
 # Where a central difference is a poor measure of the JVP, and why.
 TANGENT = {
     "kandinsky5": (5e-2, "its rotary embedding is rounded to bf16, so differences see steps"),
 }
-UNGUIDED = {"ddpm", "ddim", "hunyuanimage"}
+UNGUIDED = {"ddpm", "ddim", "hunyuanimage", "ace_step"}
 SIGMA_D = {"playground": 0.5}
 
 started = pytest.fixture(scope="module", name="stock")(another_interpreter)
@@ -47,7 +47,6 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("ace_step", "its stock call fails with IndexError"),  # lyrics of one sample for a batch of two
         ("longcat_audio", "brings its own scheduler along"),
     ],
 )

@@ -88,7 +88,8 @@ class EvaluationRecord(Record):
     date: str  # YYYY-MM-DD
     teacher: str
     data: str
-    n: int  # samples of each sampler
+    n: int  # samples of each sampler that were compared
+    flagged: int = 0  # seeds left out beside them, since a safety checker flagged a sample of theirs
     reference: int  # samples of the data
     seed: int  # sample i is drawn from seed + i
     device: str

@@ -58,6 +58,7 @@ class Sample(Part):
     prompt: str | None = None
     label: int | None = None
     magnified: int = 1  # of a picture: pixels of the file to one of the sample, along each side
+    flagged: bool = False  # by the safety checker: it is black
 
 
 class Adapter(Part):
@@ -100,6 +101,7 @@ class Facts(Part):
     versions: dict[str, str]  # of packages
     example: str | int | None  # the first prompt or label of the gallery
     gallery: tuple[Sample, ...]
+    safety_checker: str | None = None  # class
     doubts: tuple[str, ...] = ()  # sentences about what makes its teacher a poor one
 
 

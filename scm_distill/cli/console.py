@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,10 @@ def user_errors(*, as_json: bool = False) -> Iterator[None]:
 
 
 class Live:
-    """Progress of a run: a bar with ETA on a terminal, one line every 30 s elsewhere; silent with `quiet`."""
+    """Progress of a run: a bar with ETA on a terminal, one line every 30 s elsewhere; silent with `quiet`.
+
+    As a context, it sends what libraries print to stderr: stdout is for results.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -171,8 +174,11 @@ class Live:
             say(text)
 
     def __enter__(self) -> "Live":
+        self.printed = redirect_stdout(sys.stderr)
+        self.printed.__enter__()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *failed: Any) -> None:
+        self.printed.__exit__(*failed)
         if self.bar is not None:
             self.bar.stop()

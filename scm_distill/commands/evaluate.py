@@ -27,7 +27,8 @@ from scm_distill.evaluation import metrics, side_by_side
 from scm_distill.evaluation.extractors import open_extractor
 from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.pretrained import ClipScore, open_clip_score
-from scm_distill.evaluation.shared_work import FEWEST, SharedWork
+from scm_distill.evaluation.shared_work import SharedWork
+from scm_distill.evaluation.side_by_side import FEWEST
 from scm_distill.progress import Reporter, Silent
 from scm_distill.publish import card
 from scm_distill.sampling import open
@@ -145,18 +146,21 @@ def _measured(request: EvaluationRequest, report: Reporter) -> EvaluationRecord 
     student.size = teacher.size = min(student.size, teacher.size)  # a fair race
     work = SharedWork(accelerator, seeds, conditions, report)
     own = data == OWN_TEACHER
-    reference = work.of_teacher(teacher, extractor) if own else work.of_data(data, student, extractor, notes)
+    reference = work.of_teacher(teacher, extractor, notes) if own else work.of_data(data, student, extractor, notes)
     measurements = work.measure(contenders, extractor, score)
     if not accelerator.is_main_process:
         return None
-    notes += _doubts(reference, student, teacher, n=len(seeds))
+    measurements, left_out = side_by_side.unflagged(contenders, measurements)
+    n = len(measurements[0].features)
+    notes += [*left_out, *_doubts(reference, student, teacher, n=n)]
     on = device if device.type == "cuda" else None  # others have no float64, or are the CPU
     table = side_by_side.rows(contenders, measurements, reference, report, seed=request.seed, device=on)
     return EvaluationRecord(
         date=time.strftime("%Y-%m-%d"),
         teacher=public(name),
         data=f"the teacher's own samples, {teacher.facts.default_steps} steps" if own else named(data),
-        n=len(seeds),
+        n=n,
+        flagged=len(seeds) - n,
         reference=len(reference),
         seed=request.seed,
         device=name_of(device),

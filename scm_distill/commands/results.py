@@ -153,6 +153,7 @@ class SamplingCost:
     batch: int  # samples a call
     one_by_one: str | None  # why samples are drawn one at a time
     compile_seconds: float | None  # of the first calls, which the speed leaves out; None where nothing is compiled
+    flagged: int  # samples that a safety checker flagged: they are black
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -15,12 +16,14 @@ from scm_distill.commands.quiet import quiet
 from scm_distill.commands.results import SampleResult, SamplingCost, Speedup
 from scm_distill.data import pictures
 from scm_distill.data.saving import save
+from scm_distill.errors import UserError
 from scm_distill.progress import Reporter, Silent
 from scm_distill.sampling import open
 from scm_distill.sampling.backends import Condition
 from scm_distill.sampling.open import name_of, teacher_of
 from scm_distill.sampling.request import SampleRequest, device_of, dtype_of
 from scm_distill.sampling.sampler import Sampler
+from scm_distill.teachers import safety
 
 COLUMNS = 8  # of a grid, at most
 _KEY = {"prompt": "prompt", "labels": "label"}  # of a condition in the index, by what drives the call
@@ -142,19 +145,29 @@ def _drawn(
 ) -> tuple[SamplingCost, list[Image.Image]]:
     """Draw and write one sampler's samples; their cost, and with `grid` a picture of each."""
     sampler, done, nfe, seconds, shown = draw.sampler, 0, 0.0, 0.0, []
-    facts = sampler.facts
+    facts, flags = sampler.facts, list[bool]()
     report.begin(draw.who, len(draw.seeds))
     for part in sampler.stream(draw.seeds, draw.conditions, draw.steps):
-        for one in part.samples:
+        for one, flagged in zip(part.samples, part.flagged, strict=True):
             name, condition = draw.files[done], draw.conditions[done]
             save(one, folder / name, rate=facts.rate, fps=fps or facts.fps)
-            said = {} if condition is None else {_KEY[facts.driver]: condition}
+            said: dict[str, Any] = {} if condition is None else {_KEY[facts.driver]: condition}
+            said |= {"flagged": True} if flagged else {}
+            flags.append(flagged)
             index.add(sample_index.Entry(file=name, seed=draw.seeds[done], **said, steps=draw.steps, by=draw.who))
             shown += [pictures.picture(one)] if grid else []
             done += 1
         nfe, seconds = nfe + part.nfe * len(part.samples), seconds + part.seconds
         report.advance(done, {"ms a sample": 1000 * seconds / done})
     report.end()
+    if all(flags):
+        raise UserError(
+            f"The safety checker of the {draw.who} flagged all {done} samples, and returned black in their place.",
+            "Choose other prompts or another --seed.",
+            code=1,
+        )
+    if any(flags):
+        report.say(safety.count_text(flags, draw.who))
     cost = SamplingCost(
         scheduler=facts.scheduler,
         steps=draw.steps,
@@ -163,6 +176,7 @@ def _drawn(
         samples_per_second=done / seconds,
         batch=min(sampler.size, done),
         one_by_one=sampler.reason,
+        flagged=sum(flags),
         compile_seconds=sampler.compiled_in if sampler.compile else None,
     )
     return cost, shown

@@ -24,6 +24,7 @@ class Entry(Record):
     label: int | None = None
     steps: int
     by: str  # student or teacher
+    flagged: bool = False  # by a safety checker: the file is black
 
 
 def suffix_of(facts: Facts, form: str | None) -> str:

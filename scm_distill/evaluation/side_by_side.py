@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scm_distill.artifacts.evaluation_record import Ratios, Row
+from scm_distill.errors import UserError
 from scm_distill.evaluation import metrics
 from scm_distill.evaluation.features import Extractor
 from scm_distill.evaluation.inputs import squared_errors
@@ -19,6 +20,7 @@ from scm_distill.sampling.backends import Condition
 from scm_distill.sampling.sampler import Sampler
 
 MOST_PAIRS = 10_000  # samples whose pairs are compared, for precision, recall and diversity: more would take hours
+FEWEST = 8  # samples of each, and of the reference
 TWO = 2  # steps of the student that the ratios are about
 
 Score = Callable[[Sequence[Any], Sequence[str]], Tensor]  # CLIP score (N,) of samples and their prompts
@@ -37,13 +39,20 @@ class Contender:
 class Measurement:
     """The samples of one contender as features (N, D), with CLIP scores (N,) or (0,), and their costs.
 
-    `rounds` (R, 4) has a row a batch: number of samples, seconds, NFE a sample, and the sum over the batch of squared
-    errors to the teacher's endpoints.
+    `errors` (N,) are squared distances to the teacher's endpoints; `flagged` (N,) is 1 where a safety checker took a
+    sample away, and 0 elsewhere. `rounds` (R, 3) has a row a batch: number of samples, seconds, and NFE a sample.
     """
 
     features: Tensor
     scores: Tensor
     rounds: Tensor
+    errors: Tensor
+    flagged: Tensor
+
+    def only(self, kept: Tensor) -> "Measurement":
+        """The samples where `kept` (N,) is true; the costs are those of all."""
+        scores = self.scores[kept] if len(self.scores) else self.scores
+        return Measurement(self.features[kept], scores, self.rounds, self.errors[kept], self.flagged[kept])
 
 
 def contenders(student: Sampler, teacher: Sampler, steps: Sequence[int]) -> list[Contender]:
@@ -74,24 +83,69 @@ def measure(
     features: list[list[Tensor]] = [[] for _ in compared]
     scores: list[list[Tensor]] = [[] for _ in compared]
     rounds: list[list[list[float]]] = [[] for _ in compared]
+    errors: list[list[Tensor]] = [[] for _ in compared]
+    flags: list[list[bool]] = [[] for _ in compared]
     report.begin("evaluate", len(batches) * len(compared))
     for r, (seeds, conditions) in enumerate(batches):
         endpoints: list[Any] | None = None
         for i, contender in enumerate(compared):
             drawn = contender.sampler.draw(seeds, conditions, contender.steps)
             endpoints = drawn.samples if endpoints is None else endpoints
-            errors = squared_errors(drawn.samples, endpoints)
+            errors[i].append(squared_errors(drawn.samples, endpoints))
+            flags[i] += drawn.flagged
+            if len(flags[i]) >= FEWEST and all(flags[i]):  # before hours are spent on black
+                raise all_flagged(contender.who, len(flags[i]))
             features[i].append(extractor(drawn.samples).double().cpu())
             if score is not None:
                 scores[i].append(score(drawn.samples, [str(c) for c in conditions]).double().cpu())
-            rounds[i].append([len(seeds), drawn.seconds, drawn.nfe, float(errors.sum())])
+            rounds[i].append([len(seeds), drawn.seconds, drawn.nfe])
             report.advance(r * len(compared) + i + 1)
     report.end()
     none = torch.zeros(0, dtype=torch.float64)
     return [
-        Measurement(torch.cat(f), torch.cat(s) if s else none, torch.tensor(k, dtype=torch.float64))
-        for f, s, k in zip(features, scores, rounds, strict=True)
+        Measurement(
+            torch.cat(f), torch.cat(s) if s else none, torch.tensor(k, dtype=torch.float64), torch.cat(e),
+            torch.tensor(b, dtype=torch.float64),
+        )
+        for f, s, k, e, b in zip(features, scores, rounds, errors, flags, strict=True)
+    ]  # fmt: skip
+
+
+def all_flagged(who: str, n: int) -> UserError:
+    """The error for `n` samples of student or teacher that a safety checker took away, all of them."""
+    return UserError(
+        f"The safety checker of the {who} flagged all {n} samples that were drawn, so there is nothing to measure.",
+        "Give other prompts with --prompts, or another --seed.",
+        code=1,
+    )
+
+
+def unflagged(
+    compared: Sequence[Contender], measurements: Sequence[Measurement]
+) -> tuple[list[Measurement], Sequence[str]]:
+    """The samples of those seeds of which no contender's was flagged, and notes that say how many were left out.
+
+    Raises UserError where fewer than FEWEST seeds are left.
+    """
+    flags = torch.stack([measured.flagged for measured in measurements]) > 0  # (contenders, N)
+    kept = ~flags.any(0)
+    if kept.all():
+        return list(measurements), ()
+    for contender, of_one in zip(compared, flags, strict=True):
+        if of_one.all():
+            raise all_flagged(contender.who, len(of_one))
+    if int(kept.sum()) < FEWEST:
+        raise UserError(
+            f"A safety checker flagged samples of all but {int(kept.sum())} of {len(kept)} seeds.",
+            f"{FEWEST} are needed: give other prompts with --prompts, or more samples with -n.",
+            code=1,
+        )
+    counts = [
+        f"{c.who} in {c.steps} step{'s' * (c.steps != 1)}: {int(of_one.sum())}"
+        for c, of_one in zip(compared, flags, strict=True)
     ]
+    note = f"{int((~kept).sum())} of {len(kept)} seeds left out: a safety checker flagged their samples"
+    return [measured.only(kept) for measured in measurements], (f"{note} ({', '.join(counts)})",)
 
 
 def rows(
@@ -113,7 +167,7 @@ def rows(
     report.begin("distances", len(compared))
     for i, (contender, measurement) in enumerate(zip(compared, measurements, strict=True)):
         a = measurement.features
-        samples, seconds, nfe, errors = measurement.rounds.T
+        samples, seconds, nfe = measurement.rounds.T
         kid, kid_std = metrics.kid(reference, a, seed=seed, device=device)
         subset = _subset(a, seed)
         values = {
@@ -124,7 +178,7 @@ def rows(
             "diversity": metrics.diversity(subset, device) / real_diversity,
         }
         if compared[0].sampler.deterministic:
-            values["endpoint"] = float((errors.sum() / samples.sum()).sqrt())
+            values["endpoint"] = float(measurement.errors.mean().sqrt())
         if len(measurement.scores):
             values["clip_score"] = float(measurement.scores.mean())
         table.append(

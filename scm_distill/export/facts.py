@@ -12,6 +12,7 @@ from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.export_record import Distance, Facts, Sample, Searched, TeacherCall, Training
 from scm_distill.export.schedulers import Grid
 from scm_distill.export.self_check import Checked
+from scm_distill.teachers import safety
 from scm_distill.training.run import Trained
 
 
@@ -70,6 +71,7 @@ def collect(
         },
         example=next((s.label if s.prompt is None else s.prompt for s in gallery), None),
         gallery=gallery,
+        safety_checker=(index.get(safety.PART) or (None, None))[1],
         doubts=trained.loaded.doubts,
     )
 
@@ -79,7 +81,7 @@ def _teacher_call(trained: Trained) -> TeacherCall:
     reading, scale = trained.loaded.teacher.reading, trained.data.conditioning.evaluation_scale
     if reading is None:
         return TeacherCall()
-    negative = trained.recipe.guidance.negative_prompt
+    negative = trained.recipe.guidance.negative_prompt or " " * reading.stock.needs_negative
     if reading.stock.embeds_guidance:
         return TeacherCall(embedded=scale, negative=negative)
     return TeacherCall(scale=reading.off if scale is None else scale, negative=negative)

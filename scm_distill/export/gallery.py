@@ -15,7 +15,7 @@ from scm_distill.data.saving import save
 from scm_distill.progress import Reporter
 from scm_distill.sampling import pixel_student
 from scm_distill.sampling.backends import Facts, PipelineBackend, PixelBackend
-from scm_distill.teachers import Teacher
+from scm_distill.teachers import Teacher, safety
 from scm_distill.training.run import Trained
 
 OF_PIXELS, OF_LATENTS = 8, 4  # samples; a decoder is slow
@@ -37,15 +37,16 @@ def write(folder: Path, trained: Trained, call: Arguments, report: Reporter) -> 
         pixels = PixelBackend(student.pipeline, student)
         conditions = [None if teacher.classes is None else i % teacher.classes for i in range(OF_PIXELS)]
         facts, samples = pixels.facts, pixels.draw_batch(range(OF_PIXELS), conditions, 2)
+        flags = [False] * OF_PIXELS
     else:
         conditions = _spread(teacher, trained.data.prompts)
-        facts, samples = _traced(folder, teacher, conditions, call, report)
+        facts, samples, flags = _traced(folder, teacher, conditions, call, report)
     (folder / layout.GALLERY).mkdir()
     key = {"prompt": "prompt", "labels": "label", "none": None}[facts.driver]
     written = []
-    for seed, (sample, condition) in enumerate(zip(samples, conditions, strict=False)):
+    for seed, (sample, condition, flagged) in enumerate(zip(samples, conditions, flags, strict=False)):
         file, magnified = _save(sample, folder / layout.GALLERY / str(seed), facts)
-        drawn_for = {key: condition} if key else {}
+        drawn_for = ({key: condition} if key else {}) | ({"flagged": True} if flagged else {})
         written.append(Sample(file=f"{layout.GALLERY}/{file}", magnified=magnified, seed=seed, **drawn_for))
     return tuple(written)
 
@@ -61,20 +62,26 @@ def _spread(teacher: Teacher, recorded: list[Any]) -> list[Any]:
 
 def _traced(
     folder: Path, teacher: Teacher, conditions: list[Any], call: Arguments, report: Reporter
-) -> tuple[Facts, list[Any]]:
-    """What the reloaded pipeline returns for each condition, one call each, as far as TIME_LIMIT allows."""
+) -> tuple[Facts, list[Any], list[bool]]:
+    """What the reloaded pipeline returns for each condition, one call each, as far as TIME_LIMIT allows.
+
+    Also which of it the pipeline's safety checker flagged.
+    """
     assert teacher.reading is not None
     if teacher.reading.modality != "audio":
         call = {name: value for name, value in call.items() if name != "output_type"}  # PIL
     backend = PipelineBackend(DiffusionPipeline.from_pretrained(str(folder)), call, 2)
-    samples: list[Any] = []
+    samples, flags = list[Any](), list[bool]()
     begin = time.monotonic()
     for seed, condition in enumerate(conditions):
         samples.append(backend.draw_one(seed, condition, 2))
+        flags += backend.flagged[:1]
         if time.monotonic() - begin > TIME_LIMIT and len(samples) < len(conditions):
             report.say(f"gallery: {len(samples)} of {len(conditions)} samples, since each takes long on the CPU")
             break
-    return backend.facts, samples
+    if any(flags):
+        report.say(f"gallery: {safety.count_text(flags, 'student')}")
+    return backend.facts, samples, flags
 
 
 def _save(sample: Any, path: Path, facts: Facts) -> tuple[str, int]:

@@ -135,7 +135,7 @@ def _compare(
             (best.t_max, best.t_mid),
             conditioning.for_evaluation(ids),
             {**driven, **call},
-            stock.denoiser,
+            stock,
         )
     except UserError as error:
         return f"with the adapter alone the teacher's {name} is no two-step student: {error.problem}", float("nan")

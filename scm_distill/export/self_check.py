@@ -24,6 +24,7 @@ from scm_distill.models.network import Network
 from scm_distill.sampling import pixel_student, stock_loop
 from scm_distill.teachers import Teacher
 from scm_distill.teachers.convention import Convention
+from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step, watch
 from scm_distill.training.randomness import generator
 from scm_distill.training.run import Trained
@@ -46,7 +47,7 @@ def traced(
     times: tuple[float, float],
     cond: Cond,
     call: Mapping[str, Any],
-    denoiser: str,
+    stock: StockCall,
     pipeline: Any = None,
 ) -> Checked:
     """Run `pipeline(**call)` of a folder and repeat it with `student`. Raises UserError.
@@ -64,7 +65,7 @@ def traced(
             f"{type(pipeline).__name__} brings its own scheduler along, whatever its folder says.",
             "No folder can make stock diffusers sample it in two steps, so it cannot be exported.",
         )
-    return compare(pipeline, student, times, cond, call, denoiser)
+    return compare(pipeline, student, times, cond, call, stock)
 
 
 def saved_scheduler(folder: Path) -> dict[str, object]:
@@ -75,11 +76,14 @@ def saved_scheduler(folder: Path) -> dict[str, object]:
 
 @torch.no_grad()
 def compare(
-    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], denoiser: str
+    pipeline: Any, student: Network, times: tuple[float, float], cond: Cond, call: Mapping[str, Any], stock: StockCall
 ) -> Checked:
-    """As `traced`, with a stock pipeline that is loaded already, on the device of `student`."""
-    net = getattr(pipeline, denoiser)
-    seen = watch(pipeline, {denoiser: net}, call, steps=2)
+    """As `traced`, with a stock pipeline that is loaded already, on the device of `student`.
+
+    Of a call that evaluates an unused half too, the other half is compared.
+    """
+    seen = watch(pipeline, {stock.denoiser: getattr(pipeline, stock.denoiser)}, call, steps=2)
+    seen = stock.both.conditional(seen) if stock.both else seen
     counts = [len(step.calls) for step in seen.steps]
     batch = [len(next(iter(c.arguments.values()))) for s in seen.steps for c in s.calls]
     if counts != [1, 1] or batch != [1, 1]:
@@ -129,7 +133,8 @@ def repeat(
     else:  # a solver that draws from a process of its own
         wanted = sigma_d * float(t_mid.tan())
         first = abs((steps[1].sigma or wanted) - wanted) / wanted
-        F_stock = start.to_F(convention.prediction(steps[0].calls[0].output, 1).float(), x)
+        first_call = steps[0].calls[0]
+        F_stock = start.to_F(convention.prediction(first_call.output, 1, first_call.arguments).float(), x)
         x_0_stock = denoise(x, F_stock, t_max.float(), sigma_d)
         first = largest(first, float((x_0_stock - x_0).norm() / x_0.norm()))
         x_in = convention.sample(steps[1].calls[0].arguments).float()
@@ -155,8 +160,8 @@ def check(
         ids = conditioning.draw_ids(1, generator(0, "check"))
         prompt = trained.data.prompts[int(ids[0]) :][:1]
         driven = stock_call.arguments(prompt, 2)
-        cond, denoiser = conditioning.for_evaluation(ids), stock_call.denoiser
-        return traced(folder, student, times, cond, {**driven, **call}, denoiser, pipeline)
+        cond = conditioning.for_evaluation(ids)
+        return traced(folder, student, times, cond, {**driven, **call}, stock_call, pipeline)
     return _check_pixel(pipeline or DiffusionPipeline.from_pretrained(str(folder)), student, times, teacher)
 
 

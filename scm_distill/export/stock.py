@@ -148,6 +148,8 @@ def _traced(trained: Trained, student: Network, best: Grid) -> tuple[Any, Any, A
     if kind == "vp":
         assert teacher.alphas_cumprod is not None
         scheduler = schedulers.discrete(teacher.alphas_cumprod, student.prediction, best.original)
+        if "variance_type" in old.config:  # some pipelines ask whether their scheduler takes a learned variance
+            scheduler.register_to_config(variance_type="fixed_small")
     elif kind == "flow":
         scheduler = schedulers.flow(old, best, student.sigma_d, in_call=family.times_in_call)
     else:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from scm_distill.maths.interpolation import MonotoneCubic
 
+S_MIN = 1e-3  # flow time at which most stock calls end
+
 
 class Clock(Protocol):
     """The map between t and a network's own time."""
@@ -70,7 +72,7 @@ class FlowClock:
         offset: float,
         sigma_d: float,
         *,
-        s_min: float = 1e-3,
+        s_min: float = S_MIN,
         table: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.slope, self.offset, self.sigma_d, self.s_min = slope, offset, sigma_d, s_min

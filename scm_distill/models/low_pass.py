@@ -25,6 +25,7 @@ from scm_distill.models.network import Network, chunks
 from scm_distill.models.sharing import shared_copy
 
 FEW = 8  # samples that are enough to find the layers
+FLOOR = 1e-4  # of the factors of sinusoids to which something is added that must not be lost; float32 holds 1 / FLOOR
 WIDEST = 200.0  # steps; a wider low-pass leaves little of a clock of 1000
 
 
@@ -38,6 +39,7 @@ class Filtered(nn.Linear):
     frequencies: Tensor  # (in_features,), radians per step
     width: float  # steps
     low_pass: Tensor  # `factors` on the device of the last input; no buffer: offloading keeps copies of those
+    floor = 0.0  # of the factors
 
     def tune(self, width: float) -> None:
         """Set the width in steps."""
@@ -48,8 +50,13 @@ class Filtered(nn.Linear):
 
     @property
     def factors(self) -> Tensor:
-        """exp(-(w_i W)^2 / 2) for every channel, float32."""
-        return (-(self.frequencies * self.width).square() / 2).exp().float()
+        """exp(-(w_i W)^2 / 2) for every channel, float32, at least `floor`."""
+        return (-(self.frequencies * self.width).square() / 2).exp().float().clamp_min(self.floor)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiply the low-pass into the weight."""
+        self.weight.mul_(self.factors.to(self.weight))
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer, outside autocast."""
@@ -62,6 +69,32 @@ class Filtered(nn.Linear):
                 x = x * self.low_pass.to(dtype)
             bias = None if self.bias is None else self.bias.to(dtype)
             return nn.functional.linear(x, self.weight.to(dtype), bias).to(self.weight.dtype)
+
+
+class Beside(Filtered):
+    """A layer whose output is added to the sinusoids before a `Filtered` one reads the sum, as that of LCM's guidance.
+
+    It is divided by the factors that the sum is multiplied by, so that the low-pass is on the sinusoids alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layer, outside autocast, over the factors."""
+        with torch.autocast(input.device.type, enabled=False):
+            wide = torch.promote_types(self.weight.dtype, torch.float32)
+            bias = None if self.bias is None else self.bias.to(wide)
+            y = nn.functional.linear(input.to(wide), self.weight.to(wide), bias)
+            if self.width != 0:
+                if self.low_pass.device != y.device:
+                    self.low_pass = self.low_pass.to(y.device)
+                y = y / self.low_pass.to(wide)
+            return y.to(self.weight.dtype)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Divide the weight, and the bias, by the factors."""
+        self.weight.div_(self.factors.to(self.weight)[:, None])
+        if self.bias is not None:
+            self.bias.div_(self.factors.to(self.bias))
 
 
 class OutsideAutocast(nn.Module):
@@ -77,7 +110,7 @@ class OutsideAutocast(nn.Module):
 
 
 def filters(net: nn.Module) -> list[Filtered]:
-    """The layers of `net` that `prepare` found."""
+    """The layers of `net` that `prepare` found, and those beside them."""
     return [module for module in net.modules() if isinstance(module, Filtered)]
 
 
@@ -85,6 +118,7 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
     """Make every layer of the denoiser whose input is sinusoids of tau a `Filtered` one, of width 0; their names.
 
     Such inputs are recognised by their derivative: e = cos(w tau) and e = sin(w tau) have (de/dtau)^2 = w^2 (1 - e^2).
+    Where a trained layer's output is added to them (`time_cond_proj_dim` of diffusers), that becomes a `Beside` one.
     `x_t` (B, ...), `t` (B,) and `cond` are a few samples at different times.
     """
     x_t, t, cond = x_t[:FEW], t[:FEW], rows(cond, slice(FEW))
@@ -104,12 +138,28 @@ def prepare(network: Network, x_t: Tensor, t: Tensor, cond: Cond) -> list[str]:
         half = e.shape[1] // 2
         paired = half >= 2 and (e.square().sum(1) - half).abs().max() < 1e-3 * half  # cos^2 + sin^2 = 1
         if paired and (off <= 0.02 * square * away.amax(0) + 1e-12).all():
-            layer: Any = linears[name]
-            layer.__class__ = Filtered
-            layer.frequencies = square.sqrt().cpu()
-            layer.tune(0.0)
+            layer, added = linears[name], linears.get(_beside(name))
+            told = added is not None and bool((added.weight != 0).any())
+            for part, kind in ((layer, Filtered), (added, Beside)) if told else ((layer, Filtered),):
+                _make(part, kind, square.sqrt().cpu(), FLOOR if told else 0.0)
             filtered.append(name)
     return filtered
+
+
+def _make(layer: Any, kind: type[Filtered], frequencies: Tensor, floor: float) -> None:
+    """Make the Linear `layer` one of `kind`, of width 0."""
+    layer.__class__, layer.frequencies = kind, frequencies
+    if floor:
+        layer.floor = floor
+    layer.tune(0.0)
+
+
+def _beside(name: str) -> str:
+    """The name of the layer whose output diffusers adds to the sinusoids that the layer `name` reads, where it has one.
+
+    See TimestepEmbedding in diffusers: linear_1(sinusoids + cond_proj(condition)).
+    """
+    return f"{name.removesuffix('linear_1')}cond_proj" if name.endswith("linear_1") else ""
 
 
 def _inputs(
@@ -120,10 +170,16 @@ def _inputs(
     What cannot be pairs of cosine and sine is not kept: the tokens of one video are gigabytes in a single layer.
     """
     inputs: dict[str, tuple[Tensor, Tensor] | None] = {}
+    added: dict[str, Tensor] = {}
+
+    def add(name: str, output: Tensor) -> None:
+        added[name] = fwAD.unpack_dual(output).primal
 
     def record(name: str, input: Tensor) -> None:
         e, de = fwAD.unpack_dual(input)
         if de is not None:
+            if (beside := added.get(_beside(name))) is not None and beside.shape == e.shape:
+                e = e - beside
             half = e.shape[-1] // 2  # the sum of squares of as many pairs; less closely than `prepare` looks
             near = (torch.linalg.vector_norm(e, dim=-1).square() - half).abs().max() < 2e-3 * half
             inputs[name] = (e.double().flatten(0, -2), de.double().flatten(0, -2)) if near else None
@@ -133,6 +189,11 @@ def _inputs(
             lambda _, args, kwargs, n=n: record(n, [*args, *kwargs.values()][0]), with_kwargs=True
         )
         for n, m in linears.items()
+    ]
+    hooks += [
+        linears[n].register_forward_hook(lambda _, __, output, n=n: add(n, output))
+        for n in map(_beside, linears)
+        if n in linears
     ]
     tau = network.clock.network_time(t).float()
     form = native(network.prediction, t, network.sigma_d)
@@ -168,8 +229,7 @@ def fold(net: nn.Module) -> nn.Module:
     """A stock network: a prepared `net` with the low-pass multiplied into its weights; it shares all others with it."""
     copied = shared_copy(net, but=[module.weight for module in filters(net)])
     for module in filters(copied):
-        with torch.no_grad():
-            module.weight.mul_(module.factors.to(module.weight))
+        module.fold()
     return unprepared(copied)
 
 
@@ -177,6 +237,7 @@ def unprepared(net: nn.Module) -> nn.Module:
     """A prepared `net` itself, made a stock network again: without its low-pass, its weights as they are."""
     for module in filters(net):
         del module.frequencies, module.width, module.low_pass
+        vars(module).pop("floor", None)
         module.__class__ = nn.Linear  # type: ignore[assignment]
     for other in net.modules():
         if isinstance(other, OutsideAutocast):

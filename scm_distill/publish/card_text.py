@@ -191,11 +191,12 @@ def _measured(evaluation: EvaluationRecord) -> str:
     extractor = evaluation.extractor
     identity = f", sha256 `{extractor.sha256[:12]}`" if extractor.sha256 else ""
     resize = f", resize: {extractor.resize}" if extractor.resize else ""
+    flagged = f" ({evaluation.flagged:,} left out, flagged by a safety checker)" if evaluation.flagged else ""
     packages = "".join(f", {name} {version}" for name, version in evaluation.versions.items())
     meanings = "; ".join(f"{METRICS[key].name}: {METRICS[key].meaning}" for key in keys if key in METRICS)
     return (
         f"{_table(head, cells)}\n\n"
-        f"{evaluation.n:,} samples against {public(evaluation.data)}, seed {evaluation.seed}; features of "
+        f"{evaluation.n:,} samples against {public(evaluation.data)}, seed {evaluation.seed}{flagged}; features of "
         f"{extractor.name} (`{public(extractor.id)}`{identity}{resize}). Times on {evaluation.device}, "
         f"{evaluation.dtype}, side by side. {evaluation.date}{packages}.\n\n{meanings}."
     )
@@ -230,10 +231,20 @@ def _limits(facts: Facts) -> str:
     lines = [
         "Trained and checked for two steps." + (" One step is not possible." if flow else ""),
         *(f"{doubt}." for doubt in facts.doubts),
+        *_safety(facts),
         "Checked in float32 on a CPU; half precision was not part of it.",
         "What its teacher knows, gets wrong and should not show, the student does too: nothing was filtered or added.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _safety(facts: Facts) -> list[str]:
+    """What a reader should know of the safety checker, where there is one."""
+    if facts.safety_checker is None:
+        return []
+    count = sum(sample.flagged for sample in facts.gallery)
+    shown = f" It flagged {count} of the {len(facts.gallery)} samples of the gallery." if count else ""
+    return [f"Its safety checker, `{facts.safety_checker}`, is its teacher's: what it flags is returned black.{shown}"]
 
 
 def _made(folder: Path, facts: Facts) -> str:

@@ -196,6 +196,7 @@ def _conditions(evaluation: EvaluationRecord) -> str:
     extractor = evaluation.extractor
     parts = [
         f"n = {evaluation.n:,}",
+        *([f"{evaluation.flagged:,} left out, flagged by a safety checker"] if evaluation.flagged else []),
         f"seed {evaluation.seed}",
         f"reference {evaluation.data}",
         f"features {extractor.name} {(extractor.sha256 or '')[:12]}".rstrip(),

@@ -18,7 +18,7 @@ from scm_distill.errors import UserError
 from scm_distill.sampling import stock_loop
 from scm_distill.sampling.per_sample_noise import PerSample
 from scm_distill.sampling.pixel_student import Student
-from scm_distill.teachers import Teacher, guider, trace
+from scm_distill.teachers import Teacher, guider, safety, trace
 from scm_distill.teachers.stock_call import drive, modality_of
 
 Condition = str | int | None  # of a sample: a prompt, a class label, or none
@@ -57,6 +57,7 @@ class PixelBackend:
         driver: Driver = "none" if teacher.classes is None else "labels"
         scheduler, steps = ("LCMScheduler", 2) if student else ("DDIMScheduler", stock_loop.TEACHER_STEPS)
         self.facts = Facts(driver, teacher.classes, "image", scheduler, steps, self.shape)
+        self.flagged: tuple[bool, ...] = ()
         self.deterministic = student is None
 
     @property
@@ -98,7 +99,8 @@ class PipelineBackend:
     """A stock pipeline and the arguments `call` of its call beside prompt, seed and steps.
 
     `made_for` is the number of steps of a student, None for a teacher; `guidance` are the arguments of
-    `StockCall.arguments` that guide a teacher (scale, embedded, negative).
+    `StockCall.arguments` that guide a teacher (scale, embedded, negative). `flagged` says which samples of the last
+    call its safety checker flagged.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class PipelineBackend:
             fps=(int(fps) if fps else FPS) if modality == "video" else None,
         )
         self._deterministic: bool | None = None
+        self.flagged: tuple[bool, ...] = ()
 
     @property
     def nets(self) -> list[nn.Module]:
@@ -156,20 +159,23 @@ class PipelineBackend:
 
     def _arguments(self, conditions: Sequence[Any], steps: int) -> dict[str, Any]:
         """The keyword arguments of the stock call for these conditions, without a generator."""
-        return {**self.stock.arguments(conditions, steps, **self.guidance), **self.call, "num_inference_steps": steps}
+        arguments = self.stock.arguments(conditions, steps, **self.guidance)
+        return {**arguments, **self.call, **self.stock.texts(len(conditions)), "num_inference_steps": steps}
 
     def draw_batch(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
         """One sample for each seed and condition, in one stock call with a generator for each.
 
         Noise that the scheduler draws without a generator is each sample's own, too (see `PerSample`).
         """
+        if self.stock.alone and len(seeds) > 1:
+            pairs = zip(seeds, conditions, strict=True)
+            return [sample for seed, one in pairs for sample in self.draw_batch([seed], [one], steps)]
         with self._global_generators_kept(), PerSample(seeds) as noise:
             arguments = self._arguments(conditions, steps)
             if self.takes_generator:
                 arguments["generator"] = noise.generators
             torch.random.manual_seed(seeds[0])
-            with guider.applied(self.pipeline, arguments) as arguments:
-                return list(self.pipeline(**arguments)[0])
+            return self._run(arguments)
 
     def draw_one(self, seed: int, condition: Condition, steps: int) -> Any:
         """The sample of the card's stock call: `generator=torch.manual_seed(seed)`, which is the global generator."""
@@ -178,8 +184,14 @@ class PipelineBackend:
             generator = torch.random.manual_seed(seed)
             if self.takes_generator:
                 arguments["generator"] = generator
-            with guider.applied(self.pipeline, arguments) as arguments:
-                return self.pipeline(**arguments)[0][0]
+            return self._run(arguments)[0]
+
+    def _run(self, arguments: dict[str, Any]) -> list[Any]:
+        """The samples of a stock call."""
+        with guider.applied(self.pipeline, arguments) as arguments:
+            output = self.pipeline(**arguments)
+        self.flagged = safety.flagged(self.pipeline, output)
+        return list(output[0])
 
     def _global_generators_kept(self) -> AbstractContextManager[None]:
         """After it the global generators of the CPU and of the pipeline's GPU are as they were before."""

@@ -38,6 +38,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def flagged(self) -> tuple[bool, ...]:
+        """Which samples of the last call a safety checker flagged; empty without one."""
+        ...
+
+    @property
     def deterministic(self) -> bool:
         """Whether no noise is drawn after the start."""
         ...
@@ -66,6 +71,7 @@ class Drawn:
     samples: list[Any]
     nfe: float  # network function evaluations a sample; classifier-free guidance counts twice
     seconds: float  # of the whole stock call: encoders, denoiser and decoder
+    flagged: tuple[bool, ...]  # whether each sample was flagged by a safety checker, and is black
 
 
 @dataclass
@@ -119,7 +125,8 @@ class Sampler:
         parts = list(self.stream(seeds, conditions, steps))
         samples = [sample for part in parts for sample in part.samples]
         rows = sum(part.nfe * len(part.samples) for part in parts)
-        return Drawn(samples, rows / len(samples), sum(part.seconds for part in parts))
+        flags = tuple(flag for part in parts for flag in part.flagged)
+        return Drawn(samples, rows / len(samples), sum(part.seconds for part in parts), flags)
 
     def stream(
         self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int | None = None
@@ -225,7 +232,8 @@ class Sampler:
             samples = self._call(seeds, conditions, steps)
             self._synchronize()
             seconds = time.perf_counter() - begin
-        return Drawn(samples, sum(rows) / len(samples), seconds)
+        flags = self.backend.flagged or (False,) * len(samples)
+        return Drawn(samples, sum(rows) / len(samples), seconds, flags)
 
     def _call(self, seeds: Sequence[int], conditions: Sequence[Condition], steps: int) -> list[Any]:
         """Draw in one call; what a pipeline raises becomes a UserError, except for a lack of memory."""

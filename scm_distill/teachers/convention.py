@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scm_distill.maths.cond import SCALE, Cond
+from scm_distill.teachers.conversion import Conversion
 
 
 class Unclear(Exception):
@@ -38,8 +39,11 @@ class Convention:
     shared: set[str] = field(default_factory=set)  # not batched, but of the prompt's own: rotary positions, say
     listed: set[str] = field(default_factory=set)
     repeated: set[str] = field(default_factory=set)
+    optional: dict[str, int] = field(default_factory=dict)  # batched, but not in every call: masks of padding
+    times: set[str] = field(default_factory=set)  # further arguments that are told the time
     narrow: tuple[int, ...] | None = None  # the extent of the prediction in a larger output, by dimension
     sign: float = 1.0
+    conversion: Conversion | None = None  # of the denoiser's x_0 into a velocity
     scale_of: tuple[str, Callable[[Tensor], Tensor]] | None = None  # the argument that the guidance scale goes to
     known: Tensor | None = None  # the times (B,) of the calls to come, on the host: see Network.knowing
     moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -61,16 +65,22 @@ class Convention:
             x = torch.cat([x, self._beside(x, appended, "", x.dtype).expand(len(x), *appended.shape[1:])], dim)
         x = x.reshape(len(x), *self.x_shape)
         arguments[self.x] = list(x.unbind(0)) if self.x in self.listed else x
-        arguments[self.time] = tau
-        return self.prediction(net(**arguments), len(x_nat))
+        for path in self.optional:
+            _put(arguments, path, cond[path].movedim(0, self.optional[path]) if path in cond else None)
+        for name in (self.time, *self.times):
+            arguments[name] = tau
+        return self.prediction(net(**arguments), len(x_nat), arguments)
 
-    def prediction(self, output: Any, batch: int) -> Tensor:
-        """The native prediction (B, ...) in the denoiser's `output`, as the pipeline hands it to its scheduler."""
+    def prediction(self, output: Any, batch: int, arguments: Mapping[str, Any]) -> Tensor:
+        """The native prediction (B, ...) in the denoiser's `output` for `arguments`, as its scheduler is given it."""
         raw = first_tensor(output)
         if self.narrow:
             for dim, extent in enumerate(self.narrow, start=1):
                 raw = raw.narrow(dim, 0, extent)
-        return self.sign * raw.reshape(batch, *self.sample_shape)
+        raw = raw.reshape(batch, *self.sample_shape)
+        if self.conversion:
+            raw = self.conversion(raw, self.sample(arguments, slice(None)), arguments[self.time])
+        return self.sign * raw
 
     def sample(self, arguments: Mapping[str, Any], part: slice = slice(0, 1)) -> Tensor:
         """x_nat (n, ...) of the samples `part` in the arguments of a stock call."""
@@ -87,6 +97,9 @@ class Convention:
         for path, dim in self.batched.items():
             value = at(arguments, path).movedim(dim, 0)
             cond[path] = (value.unflatten(0, (-1, self.rows[path])) if path in self.rows else value)[part]
+        for path, dim in self.optional.items():
+            if isinstance(value := at(arguments, path, None), Tensor):
+                cond[path] = value.movedim(dim, 0)[part]
         cond |= {path: torch.as_tensor(at(arguments, path))[None] for path in self.shared}
         cond |= {path: torch.stack(arguments[path][part]) for path in self.listed - {self.x}}
         return {path: value.detach().clone() for path, value in cond.items()}
@@ -165,13 +178,52 @@ def _compare(one: Any, two: Any, path: str, convention: Convention) -> None:
             (convention.listed if isinstance(one[0], Tensor) else convention.repeated).add(path)
         else:
             raise Unclear(f"its argument {path} has {len(one)} entries for one sample and {len(two)} for two")
-    elif type(one) is not type(two) or one != two:
+    elif type(one) is not type(two) or (one != two and not _alike(one, two)):
         raise Unclear(f"its argument {path} is {one!r} for one sample and {two!r} for two")
+
+
+def _alike(one: Any, two: Any) -> bool:
+    """Whether two objects of one class, made anew for each call, hold the same: an empty cache, say."""
+    if type(one) is not type(two):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(_alike(a, b) for a, b in zip(one, two, strict=True))
+    if isinstance(one, Tensor):
+        return one.shape == two.shape and torch.equal(one, two)
+    if hasattr(one, "__dict__") and "__eq__" not in vars(type(one)):
+        return _alike(list(vars(one).values()), list(vars(two).values()))
+    return bool(one == two)
+
+
+def learn_optional(convention: Convention, one: dict[str, Any], unequal: dict[str, Any]) -> None:
+    """Note as `optional` what a call for two prompts of unequal lengths is given and one for a single prompt is not.
+
+    Raises Unclear where the batch dimension of such an argument cannot be told.
+    """
+    mine = {path for path, _ in leaves(one)}
+    lists = {convention.x, *convention.listed, *convention.repeated}
+    for path, value in leaves(unequal):
+        if path in mine or any(path == name or path.startswith(f"{name}.") for name in lists):
+            continue
+        dims = [d for d in range(value.ndim) if value.shape[d] == 2]
+        if not dims:
+            raise Unclear(f"its argument {path} comes and goes with the prompt")
+        convention.optional[path] = dims[0]
+
+
+def learn_times(convention: Convention, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Note as `times` the arguments that equal the time in two steps of one call, where the time differs."""
+    for name, value in first.items():
+        both = ((value, first[convention.time]), (second.get(name), second[convention.time]))
+        same = all(isinstance(v, Tensor) and v.shape == t.shape and torch.equal(v, t.to(v)) for v, t in both)
+        if name != convention.time and same and not torch.equal(both[0][1], both[1][1]):
+            convention.times.add(name)
+            convention.batched.pop(name, None)
 
 
 def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, Any]) -> None:
     """Note as `shared` the arguments that are not batched and yet differ between two prompts. Raises Unclear."""
-    explained = convention.listed | {convention.x, convention.time, *convention.batched}
+    explained = convention.listed | {convention.x, convention.time, *convention.batched, *convention.optional}
     mine, theirs = (
         {
             path: value
@@ -187,12 +239,25 @@ def learn_shared(convention: Convention, one: dict[str, Any], other: dict[str, A
             convention.shared.add(path)
 
 
-def at(arguments: Mapping[str, Any], path: str) -> Any:
-    """The value at a path in nested arguments."""
+def at(arguments: Mapping[str, Any], path: str, *missing: Any) -> Any:
+    """The value at a path in nested arguments; `missing`, if given, where there is none. Raises KeyError."""
     value: Any = arguments
     for key in path.split("."):
+        if missing and not (isinstance(value, list | tuple) or (isinstance(value, Mapping) and key in value)):
+            return missing[0]
         value = value[int(key)] if isinstance(value, list | tuple) else value[key]
     return value
+
+
+def _put(arguments: dict[str, Any], path: str, value: Tensor | None) -> None:
+    """Set the value at a path of nested mappings; with None it is left out where it is nested."""
+    *outer, last = path.split(".")
+    for key in outer:
+        arguments = arguments[key]
+    if value is not None or not outer:
+        arguments[last] = value
+    else:
+        arguments.pop(last, None)
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -52,11 +52,11 @@ def told(repo: str, what: str, components: Mapping[str, Any], fix: str) -> Itera
 
 
 def cause(error: Exception, components: Mapping[str, Any]) -> str:
-    """Why a pipeline of these `components` raised `error`, as a clause: the part, its odd setting, and the reason."""
+    """Why a pipeline of these `components` raised `error`, as a clause: the reason, and the odd setting or the part."""
     part = part_of(error, components)
     setting = suspect(components, part) or (None if part is None else suspect(components))
     where = setting or (f"in its {part}" if part else "")
-    return f"{where}{', ' if where else ''}{reason_of(error)}"
+    return reason_of(error) + (f" ({where})" if where else "")
 
 
 def suspect(components: Mapping[str, Any], part: str | None = None) -> str | None:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scm_distill.errors import UserError, one_line
 from scm_distill.maths.guidance import GuidanceRule
-from scm_distill.teachers import guider
+from scm_distill.memory import out_of_memory
+from scm_distill.teachers import guider, halves
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.scheduler import Unreadable
 from scm_distill.teachers.stock_call import StockCall
@@ -42,14 +44,38 @@ def unguided(stock: StockCall) -> tuple[float | None, Trace]:
 
     The scale is None for a call without guidance. Raises Unreadable where there is none.
     """
+    _refuse_perturbed(stock)
+    traces: dict[float | None, Trace] = {}
     for off in (1.0, 0.0) if stock.guided_by else (None,):
         trace = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), steps=2)
         if len(trace.steps) < 2:
             raise Unreadable(f"two steps of its call are {len(trace.steps)} of its scheduler")
+        if not all(step.calls for step in trace.steps):
+            raise Unreadable("its call steps its scheduler more than once for each prediction of its denoiser")
         if _once(trace.steps[0]):
             return off, trace
+        traces[off] = trace
+    if halves.SCALE in traces and (found := _both_halves(stock, traces[halves.SCALE])):
+        stock.both = found
+        return halves.SCALE, found.conditional(traces[halves.SCALE])
     scales = f" with {stock.guided_by} 1 or 0" if stock.guided_by else ""
     raise Unreadable(f"its call{scales} does not evaluate its denoiser once a step for one sample")
+
+
+def _refuse_perturbed(stock: StockCall) -> None:
+    """Raises UserError for a call with perturbed-attention guidance, whose third prediction no rule here has."""
+    parameter = inspect.signature(stock.pipeline.__call__).parameters.get("pag_scale")
+    if parameter is not None and (scale := stock.extra.get("pag_scale", parameter.default)):
+        raise UserError(
+            f"{type(stock.pipeline).__name__} cannot be read: at pag_scale {scale:g} it adds perturbed attention.",
+            "Set teacher.call={pag_scale: 0.0}: without it, it is the plain pipeline, which guidance.scale guides.",
+        )
+
+
+def _both_halves(stock: StockCall, one: Trace) -> halves.Halves | None:
+    """Where the halves are in a call that evaluates both at the scale 1; None where it does something else."""
+    two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=halves.SCALE), fake=True, steps=1)
+    return halves.find(one, two)
 
 
 def _once(step: Step) -> bool:
@@ -82,13 +108,14 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, why, f"Set start 0 and stop 1 in the configuration of its guider, or l{UNGUIDED[1:]}")
     arguments = stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE, negative=NEGATIVE)
     steps = stock.watch(arguments, steps=2).steps
-    halves = [split(convention, step) for step in steps]
-    if halves[0] is None:
+    both = [split(convention, step) for step in steps]
+    if both[0] is None:
         return Guidance(None, f"{stock.guided_by} changes nothing that could be read")
     found = [_fitted(convention, step, PROBE_SCALE, sign, _rescale(stock)) for step in steps]
     if found[0] is None:
         known = "u + w (c - u), c + w (c - u), renormalised or not"
         return Guidance(None, f"its rule is none that is known ({known})")
+    stock.needs_negative = _needs_negative(stock)
     arguments = stock.arguments(ids_of(stock), POINTS, scale=PROBE_SCALE)
     to_end = stock.watch(arguments, fake="noise", steps=POINTS).steps
     found += [_fitted(convention, step, PROBE_SCALE, sign, found[0][0].rescale) for step in to_end]
@@ -96,7 +123,16 @@ def learn(stock: StockCall, convention: Convention, sign: float, off: float | No
         return Guidance(None, "its guidance changes from step to step")
     rule, unconditional_first = found[0]
     rule = replace(rule, off=_threshold(stock, off))
-    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in halves if half is not None))
+    return Guidance(rule, "", "", unconditional_first, tuple(steps), tuple(half for half in both if half is not None))
+
+
+def _needs_negative(stock: StockCall) -> bool:
+    """Whether a guided call fails where it is given no negative prompt."""
+    try:
+        stock.watch(stock.arguments(ids_of(stock), 2, scale=PROBE_SCALE), fake=True, steps=1)
+    except (TypeError, ValueError, AttributeError):
+        return True
+    return False
 
 
 def _no_guidance(stock: StockCall) -> Guidance:
@@ -118,7 +154,12 @@ def _rescale(stock: StockCall) -> float:
 
 def _threshold(stock: StockCall, off: float | None) -> float:
     """The scale up to which the call is unguided, where it is unguided at `off`; -inf where it is so at `off` alone."""
-    half = _once(stock.watch(stock.arguments(ids_of(stock), 2, scale=0.5), fake=True, steps=1).steps[0])
+    try:
+        half = _once(stock.watch(stock.arguments(ids_of(stock), 2, scale=0.5), fake=True, steps=1).steps[0])
+    except Exception as error:  # whatever a pipeline raises that refuses such a scale
+        if out_of_memory(error):
+            raise
+        half = False
     if off == 1.0:
         return 1.0 if half else -math.inf
     return math.nextafter(1.0, 0.0) if half else 0.0
@@ -143,10 +184,18 @@ def _fitted(
 def difference_at(stock: StockCall, convention: Convention, rule: GuidanceRule, sign: float, w: float) -> float:
     """How far the stock call at scale `w` is from `rule`, relative; infinite where one of them guides and one does not.
 
-    A stand-in that returns noise takes the denoiser's place, so this costs no network evaluation.
+    A stand-in that returns noise takes the denoiser's place, so this costs no network evaluation. Raises UserError
+    where the call refuses the scale.
     """
     arguments = stock.arguments(ids_of(stock), 2, scale=w, negative=NEGATIVE)
-    step = stock.watch(arguments, fake="noise", steps=1).steps[0]
+    try:
+        step = stock.watch(arguments, fake="noise", steps=1).steps[0]
+    except Exception as error:  # whatever a pipeline raises that refuses such a scale
+        if out_of_memory(error):
+            raise
+        raise UserError(
+            f"At scale {w:g} the teacher's own call fails: {one_line(error)}.", "Set another guidance.scale."
+        ) from error
     if _once(step):
         return 0.0 if rule.turned_off(w) else math.inf
     halves = split(convention, step)
@@ -184,10 +233,13 @@ def split(convention: Convention, step: Step) -> list[tuple[dict[str, Tensor], T
     batch = len(step.sample)
     try:
         if len(calls) == 2 and batches == [batch, batch]:
-            return [(convention.cond(call.arguments), convention.prediction(call.output, batch)) for call in calls]
+            return [
+                (convention.cond(call.arguments), convention.prediction(call.output, batch, call.arguments))
+                for call in calls
+            ]
         n = batches[0] // 2
         if len(calls) == 1 and batches[0] == 2 * n and batch in (n, 2 * n):
-            out = convention.prediction(calls[0].output, 2 * n)
+            out = convention.prediction(calls[0].output, 2 * n, calls[0].arguments)
             halves = (slice(0, n), slice(n, 2 * n))
             return [(convention.cond(calls[0].arguments, half), out[half]) for half in halves]
     except (KeyError, TypeError, RuntimeError):

@@ -16,6 +16,7 @@ def check(folder: str, repo: str, revision: str | None) -> None:
     beside = parts.given_beside(folder, index, revision)
     refiner = bool(index.get("requires_aesthetics_score"))
     kind = pipeline_class.check(index, repo, text=beside is None and not refiner)
+    parts.check_entries(index, kind, repo)
     unet2d.check_parts(index, repo)
     parts.check(index, kind, folder, repo)
     parts.check_sizes(folder, index, repo, revision)

@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from scm_distill.errors import UserError
+from scm_distill.errors import UserError, one_line
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import failures, trace
+from scm_distill.teachers import failures, safety, trace
 from scm_distill.teachers.guidance import ids_of
 from scm_distill.teachers.reading import Reading
 
@@ -119,11 +119,12 @@ class Decoder:
     """Decodes latents as the pipeline does, by the end of its stock call, without its text encoders in memory.
 
     The results of `encode_prompt` for a probe prompt are recorded and returned again, so that the call runs without
-    the encoders.
+    the encoders. `flagged` says of each sample since it was last emptied whether the safety checker flagged it.
     """
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
+        self.flagged: list[bool] = []
         self.answers: list[Any] = []
         pipeline = reading.stock.pipeline
         if not hasattr(pipeline, "encode_prompt"):
@@ -161,7 +162,21 @@ class Decoder:
 
         An entry is a PIL image, a list of PIL images or an array of frames, or an array of audio samples.
         """
-        return [self._run(L[None]) for L in latents]
+        try:
+            return [self._run(L[None]) for L in latents]
+        except Exception as error:  # whatever its decoder or safety checker raises
+            if out_of_memory(error) or isinstance(error, UserError):
+                raise
+            name, reason = type(self.reading.stock.pipeline).__name__, one_line(error, 200)
+            raise UserError(
+                f"{name} cannot show its samples: its stock call ends with {type(error).__name__}: {reason}.",
+                "What decodes and checks them (vae, safety_checker, feature_extractor) must work first.",
+            ) from error
+
+    def check(self) -> None:
+        """Decode a sample of zeros, so that a part that cannot is known early. Raises UserError."""
+        self(torch.zeros(1, *self.reading.convention.sample_shape))
+        self.flagged.clear()
 
     def _run(self, L: Tensor | None) -> Any:
         """The stock call's sample for the latents L (1, ...); for None its first step only, and no result."""
@@ -180,4 +195,5 @@ class Decoder:
                 stock.watch(arguments, fake=True, steps=1)
                 return None
             result = stock.watch(arguments, fake=True, replace=L).result
+        self.flagged += safety.flagged(stock.pipeline, result)[:1]
         return result[0][0]

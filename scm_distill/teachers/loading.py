@@ -18,6 +18,7 @@ from scm_distill.teachers import (
     families,
     intake,
     pipeline_index,
+    safety,
     single_file,
     sizes,
     stock_call,
@@ -123,6 +124,7 @@ def _check_files(
 ) -> None:
     """Hold the files of weights against the classes of the parts; a Hub id's are downloaded. Raises UserError."""
     index = pipeline_index.read(folder, repo, revision)
+    safety.check(index, repo)
     try:
         local = weights.download(folder, index, repo, revision, variant=variant, allow_pickle=allow_pickle)
         weights.check_files(local, index, repo, variant=variant, allow_pickle=allow_pickle, report=report)

@@ -29,55 +29,44 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 POINTED = ("a pointer of Git LFS, not the weights", "Run `git lfs pull` there, or download it with `hf download`.")
 
 
+def check_entries(index: Mapping[str, Any], kind: type[DiffusionPipeline], repo: str) -> None:
+    """Raise UserError where the `index` of the pipeline `repo`, of the class `kind`, has no part where one belongs."""
+    parameters = inspect.signature(kind).parameters
+    for name, value in index.items():
+        optional = name in kind._optional_components and value is not None
+        if not optional and (name not in parameters or parameters[name].default is not inspect.Parameter.empty):
+            continue
+        if not (_is_part(value) and (value[0] is None) == (value[1] is None)):
+            raise UserError(
+                f"{repo}: its {INDEX} has {one_line(json.dumps(value), 60)} as {name}, where [library, class] belongs.",
+                'Write for example ["diffusers", "UNet2DConditionModel"], or save the pipeline again.',
+            )
+
+
 def check(index: Mapping[str, Any], kind: type[DiffusionPipeline], folder: str, repo: str) -> None:
     """Raise UserError where a part of the pipeline `repo`, of the class `kind`, is missing or not diffusers' own.
 
     `folder` is where it lies, or a Hub id, whose files are not looked at.
     """
-    entries = {name: value for name, value in index.items() if not name.startswith("_")}
-    _check_entries(entries, kind, repo)
-    found = {name: value for name, value in entries.items() if _is_part(value) and value[0] is not None}
-    place = Path(folder)
+    place, parameters = Path(folder), inspect.signature(kind).parameters
+    usual = {name: p.default for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
+    empty, optional = inspect.Parameter.empty, kind._optional_components
+    missing = [name for name, value in usual.items() if value is empty and name not in (*index, *optional)]
+    if missing:
+        raise UserError(f"{repo}: its {INDEX} names no {' and no '.join(missing)}, which {kind.__name__} needs.", WHOLE)
+    settings = {name for name, value in usual.items() if value not in (None, empty)} - set(optional)
+    found = {n: v for n, v in index.items() if _is_part(v) and v[0] is not None and n[0] != "_" and n not in settings}
     if place.is_dir():
         _check_folders(found, place, repo)
     for name, (library, called) in found.items():
         part = _class_of(name, library, called, repo)
-        if place.is_dir() and (place / name).is_dir():
+        if place.is_dir():
             _check_files(name, part, place / name, repo)
 
 
 def _is_part(value: Any) -> bool:
     """Whether an entry of an index is a part, [library, class], both None where it is left away."""
     return isinstance(value, list | tuple) and len(value) == 2 and all(v is None or isinstance(v, str) for v in value)
-
-
-def _check_entries(entries: Mapping[str, Any], kind: type[DiffusionPipeline], repo: str) -> None:
-    """Raises UserError where an entry that is to be a part is none, or a part that the class needs is not named."""
-    parameters = inspect.signature(kind).parameters
-    optional = set(kind._optional_components)
-    for name, value in entries.items():
-        worded = isinstance(value, list | tuple) and all(v is None or isinstance(v, str) for v in value)
-        needed = name in parameters and parameters[name].default is inspect.Parameter.empty
-        needed = needed or (name in optional and value is not None)
-        if _is_part(value):
-            if (value[0] is None) == (value[1] is None):
-                continue
-        elif not worded and not needed:
-            continue
-        raise UserError(
-            f"{repo}: its {INDEX} has {one_line(json.dumps(value), 60)} as {name}, where [library, class] belongs.",
-            'Write for example ["diffusers", "UNet2DConditionModel"], or save the pipeline again with save_pretrained.',
-        )
-    missing = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        and name not in entries
-        and name not in optional
-    ]
-    if missing:
-        raise UserError(f"{repo}: its {INDEX} names no {' and no '.join(missing)}, which {kind.__name__} needs.", WHOLE)
 
 
 def _check_folders(parts: Mapping[str, Any], place: Path, repo: str) -> None:

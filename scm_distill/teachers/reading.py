@@ -5,7 +5,7 @@ What was learnt is kept with reference steps, the inputs and outputs of steps of
 """
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,16 +16,28 @@ from scm_distill.errors import UserError
 from scm_distill.maths.cond import SCALE, with_unconditional
 from scm_distill.maths.guidance import GuidanceRule
 from scm_distill.memory import out_of_memory
-from scm_distill.teachers import failures, guidance, witness
+from scm_distill.teachers import conversion, failures, guidance, told_scale, witness
 from scm_distill.teachers import scheduler as schedules
-from scm_distill.teachers.convention import Convention, Unclear, first_tensor, learn, learn_shared
+from scm_distill.teachers.convention import (
+    Convention,
+    Unclear,
+    first_tensor,
+    learn,
+    learn_optional,
+    learn_shared,
+    learn_times,
+)
 from scm_distill.teachers.guidance import ANOTHER, PROMPT, ids_of, unguided
 from scm_distill.teachers.reference_steps import Recorder, ReferenceStep, with_scale
 from scm_distill.teachers.scheduler import Schedule
 from scm_distill.teachers.stock_call import TIMES, StockCall, modality_of, refusal
-from scm_distill.teachers.trace import Trace
+from scm_distill.teachers.trace import Call, Trace
 
 POINTS = 12  # stock steps from which the time map is read
+CONVERTED = 100  # stock steps from which a conversion of the output is read: small times are clipped in it
+
+
+USUAL = (1.0, 0.5)  # sigmas of two steps
 
 
 @dataclass
@@ -40,6 +52,7 @@ class Reading:
     off: float | None  # the guidance scale at which the pipeline calls its denoiser once, None without guidance
     unconditional_first: bool  # whether the unconditional half of a guided step comes first
     guidance_fix: str = ""  # what to do where there is no rule
+    own_sigmas: tuple[float, float] = USUAL  # of a two-step call under a flow scheduler that shifts none
     reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
@@ -60,8 +73,7 @@ def read(stock: StockCall) -> Reading:
     except Unclear as error:
         raise refusal(stock.pipeline, str(error)) from error
     except schedules.Unreadable as error:
-        refused = refusal(stock.pipeline, str(error))
-        raise UserError(refused.problem, error.fix or refused.fix) from error
+        raise refusal(stock.pipeline, str(error), error.fix) from error
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
@@ -75,7 +87,7 @@ def _failed(stock: StockCall, error: Exception) -> str:
     """An exception while the stock call was watched, as a clause: where it came from, and why."""
     if not failures.by_a_library(error):
         return f"what its stock call shows is not understood ({failures.reason_of(error)})"
-    return f"its stock call fails: {failures.cause(error, stock.pipeline.components)}"
+    return f"its stock call fails with {failures.cause(error, stock.pipeline.components)}"
 
 
 def _read(stock: StockCall) -> Reading:
@@ -90,25 +102,66 @@ def _read(stock: StockCall) -> Reading:
     arguments, pair = first.arguments, two.steps[0].calls[0].arguments
     shape = tuple(plain.steps[0].sample.shape[1:])
     convention = learn(arguments, pair, x, time, shape)
+    learn_times(convention, arguments, plain.steps[1].calls[0].arguments)
     if stock.driver == "prompt":
+        if (unequal := _unequal(stock, off)) is not None:
+            learn_optional(convention, arguments, unequal.steps[0].calls[0].arguments)
         other = stock.watch(stock.arguments(["sky"], 2, scale=off), fake=True, steps=1)
         learn_shared(convention, arguments, other.steps[0].calls[0].arguments)
-    _learn_output(convention, first.output, plain.steps[0].model_output)
-    _learn_scale(convention, stock, arguments)
+    _learn_output(convention, first, plain.steps[0].model_output)
+    if not convention.sign:
+        _learn_conversion(convention, stock, off)
+    told_scale.learn(convention, stock, arguments)
     if discrete is not None:
         schedule = discrete
     else:
         taus, sigmas = _time_map(stock, off, time)
         schedule = (schedules.flow if kind == "flow" else schedules.edm)(scheduler, taus, sigmas)
     convention.sign *= schedule.sign
+    _check_noise(convention.sample(arguments))
     _check_fractions(convention, stock, plain)
     reading = Reading(stock, convention, schedule, None, "", off, unconditional_first=True)
-    recorder = Recorder(stock, convention, schedule)
+    recorder = Recorder(stock, convention, schedule, off)
     reading.reference_steps = [recorder.step(plain.steps, i, convention.cond(arguments)) for i in range(2)]
     ids = [PROMPT, ANOTHER] if stock.driver == "prompt" else [1, 0]
-    reading.reference_steps.append(recorder.pair(stock.watch(stock.arguments(ids, 2, scale=off), steps=1).steps[0]))
+    pairs: list[Any] = [[one] for one in ids] if stock.alone else [ids]
+    two_samples = [stock.watch(stock.arguments(pair, 2, scale=off), steps=1).steps[0] for pair in pairs]
+    reading.reference_steps.append(recorder.pair(two_samples))
+    if kind == "flow":
+        reading.own_sigmas = _own_sigmas(stock, off)
+    if convention.scale_of is not None and convention.scale_of[0] == told_scale.EMBEDDED:  # and at another scale
+        told = stock.watch(stock.arguments(ids_of(stock), 2, scale=guidance.PROBE_SCALE), steps=1).steps
+        cond = convention.cond(told[0].calls[0].arguments)
+        reading.reference_steps.append(replace(recorder, off=guidance.PROBE_SCALE).step(told, 0, cond, "guided"))
     _learn_guidance(reading, recorder)
     return reading
+
+
+def _own_sigmas(stock: StockCall, off: float | None) -> tuple[float, float]:
+    """The sigmas of a two-step call under a scheduler that shifts none: 1 and 0.5, or what the pipeline brings."""
+    before, stock.stand_in = stock.stand_in, witness.unshifted(stock.pipeline.scheduler)
+    try:
+        steps = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), fake=True, steps=2).steps
+        first, second = (step.sigma for step in steps)
+    except Exception as error:  # whatever a pipeline raises that wants a scheduler of another class
+        if out_of_memory(error):
+            raise
+        return USUAL
+    finally:
+        stock.stand_in = before
+    return (first, second) if first is not None and second is not None and first > second else USUAL
+
+
+def _unequal(stock: StockCall, off: float | None) -> Trace | None:
+    """A step of a call for two prompts of unequal lengths; None where the call takes no two such prompts."""
+    if stock.alone:
+        return None
+    try:
+        return stock.watch(stock.arguments([PROMPT, "sky"], 2, scale=off), fake=True, steps=1)
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        if out_of_memory(error):
+            raise
+        return None
 
 
 def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
@@ -136,35 +189,50 @@ def _names(stock: StockCall) -> tuple[str, str]:
     return parameters[0], time
 
 
-def _learn_output(convention: Convention, output: Any, model_output: Tensor) -> None:
-    """Note which part of the denoiser's output becomes the scheduler's model output, and its sign. Raises Unclear."""
-    raw, shape = first_tensor(output), model_output.shape
+def _learn_output(convention: Convention, call: Call, model_output: Tensor) -> None:
+    """Note which part of the denoiser's output becomes the scheduler's model output, and its sign, 0 if it is neither.
+
+    Raises Unclear.
+    """
+    raw, shape = first_tensor(call.output), model_output.shape
     if raw.numel() != model_output.numel():
         if raw.ndim != model_output.ndim or any(a < b for a, b in zip(raw.shape, shape, strict=True)):
             raise Unclear(f"its denoiser gives {tuple(raw.shape)} where its scheduler is given {tuple(shape)}")
         convention.narrow = tuple(shape[1:])
-    prediction = convention.prediction(output, 1)
+    prediction = convention.prediction(call.output, 1, call.arguments)
     for sign in (1.0, -1.0):
         if torch.allclose(sign * prediction.float(), model_output.float(), rtol=1e-5, atol=1e-6):
             convention.sign = sign
             return
-    raise Unclear("what its scheduler is given is not its denoiser's output, nor the negative of it")
+    convention.sign = 0.0
 
 
-def _learn_scale(convention: Convention, stock: StockCall, arguments: dict[str, Any]) -> None:
-    """Note the denoiser's argument for the guidance scale and its unit, if it has one. Raises Unclear."""
-    if not stock.embeds_guidance or not isinstance(arguments.get("guidance"), Tensor):
-        return
-    one, two = (
-        float(stock.watch(stock.arguments(ids_of(stock), 2, embedded=w), fake=True, steps=1)
-              .steps[0].calls[0].arguments["guidance"].flatten()[0])
-        for w in (1.0, 2.0)
-    )  # fmt: skip
-    if not abs(two - 2 * one) <= 1e-4 * abs(two) or one == 0:
-        raise Unclear(f"its denoiser is told the guidance scale in a way that is not a multiple of it ({one}, {two})")
-    unit, dtype = one, arguments["guidance"].dtype
-    convention.batched.pop("guidance", None)
-    convention.scale_of = ("guidance", lambda w: (unit * w).to(dtype))
+def _learn_conversion(convention: Convention, stock: StockCall, off: float | None) -> None:
+    """Note how the pipeline turns its denoiser's x_0 into the velocity for its scheduler. Raises Unclear."""
+    convention.sign = 1.0
+    arguments = stock.arguments(ids_of(stock), CONVERTED, scale=off)
+    steps = [s for s in stock.watch(arguments, fake="noise", steps=CONVERTED).steps if len(s.calls) == 1]
+    calls = [step.calls[0] for step in steps]
+    raw = [convention.prediction(call.output, 1, call.arguments) for call in calls]
+    x = [convention.sample(call.arguments) for call in calls]
+    tau = [float(call.arguments[convention.time].flatten()[0]) for call in calls]
+    v = [step.model_output.reshape(sample.shape) for step, sample in zip(steps, x, strict=True)]
+    convention.conversion = conversion.learn(raw, x, tau, v)
+    if convention.conversion is None:
+        raise Unclear(
+            "what its scheduler is given is not its denoiser's output, nor the negative of it, nor the velocity to an "
+            "x_0 that the denoiser predicts"
+        )
+
+
+def _check_noise(x: Tensor) -> None:
+    """Raises Unclear where the first input of the denoiser is no noise of standard deviation 1.
+
+    The stock schedulers of an export draw such noise only.
+    """
+    deviation = float(x.float().std())
+    if not 0.5 < deviation < 1.5:
+        raise Unclear(f"its first sample is noise of standard deviation {deviation:.2g} and not 1")
 
 
 def _time_map(stock: StockCall, off: float | None, time: str) -> tuple[list[float], list[float]]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from scm_distill.maths.cond import SCALE
-from scm_distill.teachers.convention import Convention, Unclear, at
+from scm_distill.teachers import told_scale
+from scm_distill.teachers.convention import Convention, Unclear
 from scm_distill.teachers.scheduler import FOLLOWED, Schedule
 from scm_distill.teachers.stock_call import StockCall
 from scm_distill.teachers.trace import Step
@@ -42,11 +43,12 @@ def with_scale(convention: Convention, cond: dict[str, Tensor], w: float) -> dic
 
 @dataclass
 class Recorder:
-    """Makes reference steps of the recorded steps of a stock call."""
+    """Makes reference steps of the recorded steps of a stock call, whose guidance scale is `off`."""
 
     stock: StockCall
     convention: Convention
     schedule: Schedule
+    off: float | None
 
     def step(
         self, steps: Sequence[Step], i: int, cond: dict[str, Tensor], what: Literal["plain", "guided"] = "plain"
@@ -63,20 +65,28 @@ class Recorder:
             x_0 = x_0[:1].reshape(1, *self.convention.sample_shape)
         return replace(reference, next_x_nat=next_x, step=times, x_0=x_0)
 
-    def pair(self, step: Step) -> ReferenceStep:
-        """A step of two samples with different conditions, which shows how the batch is arranged. Raises Unclear."""
-        convention, arguments = self.convention, step.calls[0].arguments
-        first = self._velocity(step, convention.cond(arguments), "two samples")
-        native = self.schedule.sign * step.model_output.reshape(2, *convention.sample_shape)
-        cond = {name: value.expand(2) if name == SCALE else value for name, value in first.cond.items()}
-        return replace(first, x_nat=convention.sample(arguments, slice(0, 2)), cond=cond, native=native)
+    def pair(self, steps: Sequence[Step]) -> ReferenceStep:
+        """Two samples with different conditions, which show how a batch is arranged. Raises Unclear.
+
+        They are of one step, or of a step each where the call takes one prompt at a time.
+        """
+        convention, calls = self.convention, [step.calls[0].arguments for step in steps]
+        first = self._velocity(steps[0], convention.cond(calls[0]), "two samples")
+        output = torch.cat([step.model_output for step in steps])
+        native = self.schedule.sign * output.reshape(2, *convention.sample_shape)
+        x_nat = torch.cat([convention.sample(arguments, slice(0, 2)) for arguments in calls])
+        others = [convention.cond(arguments) for arguments in calls[1:]]
+        cond = {
+            name: value.expand(2) if name == SCALE else torch.cat([value, *(other[name] for other in others)])
+            for name, value in first.cond.items()
+        }
+        return replace(first, x_nat=x_nat, cond=cond, native=native)
 
     def _velocity(self, step: Step, cond: dict[str, Tensor], what: str) -> ReferenceStep:
         """The denoiser's inputs and prediction for the first sample of `step`. Raises Unclear."""
         convention, schedule, arguments = self.convention, self.schedule, step.calls[0].arguments
         if convention.scale_of:
-            embedded = float(at(arguments, convention.scale_of[0]).flatten()[0])
-            cond = {**cond, SCALE: torch.tensor([embedded / float(convention.scale_of[1](torch.ones(1)))])}
+            cond = {**cond, SCALE: torch.tensor([told_scale.scale_in(convention, arguments, self.off)])}
         tau, sigma = self._time(step)
         x = convention.sample(arguments)
         _check_scaling(step, x)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scm_distill.maths.clocks import Clock, DiscreteSchedule, EDMClock, FlowClock, flow_to_t
+from scm_distill.maths.clocks import S_MIN, Clock, DiscreteSchedule, EDMClock, FlowClock, flow_to_t
 from scm_distill.maths.schedules import Prediction
 
 Kind = Literal["vp", "flow", "edm"]
@@ -169,7 +169,8 @@ def flow(scheduler: Any, taus: Sequence[float], sigmas: Sequence[float]) -> Sche
         off = (a * s + b - tau).abs().max()
         if off < (1.0 + 1e-6 if integers and abs(a) > 100 else 2e-4 * abs(a)):
             note = f"tau = {a:.6g} s" + (f" + {b:.6g}" if b else "")
-            return Schedule("flow", "flow", lambda d, a=a, b=b: FlowClock(a, b, d), sign, note=note)  # type: ignore[misc]
+            ends = min(S_MIN, float(s[s > 0].min()))  # some calls end below
+            return Schedule("flow", "flow", partial(FlowClock, a, b, s_min=ends), sign, note=note)
     order = s.argsort()
     s, tau = s[order], tau[order]
     if len(s) < 2 or not (s.diff().gt(0).all() and tau.diff().gt(0).all()):

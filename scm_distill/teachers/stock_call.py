@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from scm_distill.artifacts.export_record import Driver, Modality
 from scm_distill.autodiff.torch_private import BatchNorm
 from scm_distill.errors import UserError
-from scm_distill.teachers import guider, trace
+from scm_distill.teachers import guider, halves, trace
 
 DENOISERS = ("transformer", "unet", "transformer_2")
 TIMES = ("timestep", "timesteps", "t")
 Fill = Callable[..., Tensor]  # torch.zeros, torch.randn
+PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt")
+ONE_TEXT = ("<class 'str'>", "str", "str | None", "typing.Optional[str]")  # annotations of a prompt that is no list
 _ALONE = "scm-distill draws one sample a prompt; leave it away."
 _OURS = "scm-distill sets it itself; leave it away."
 RESERVED = {  # arguments of the stock call that have a setting of their own, or are ours
@@ -25,19 +27,18 @@ RESERVED = {  # arguments of the stock call that have a setting of their own, or
     "guidance_scale_2": "Set guidance.scale.",
     "negative_prompt": "Set guidance.negative_prompt.",
     "prompt": "Set data.prompts.",
-    **dict.fromkeys(
-        ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size"), _ALONE
-    ),
+    **dict.fromkeys((*PER_PROMPT, "batch_size"), _ALONE),
     **dict.fromkeys(("num_inference_steps", "timesteps", "sigmas", "latents", "generator", "class_labels"), _OURS),
 }
 
 
-def refusal(pipeline: Any, why: str) -> UserError:
+def refusal(pipeline: Any, why: str, fix: str = "") -> UserError:
     """The error for a `pipeline` (or its name) that cannot be read, `why` being a clause after a colon."""
     name = pipeline if isinstance(pipeline, str) else type(pipeline).__name__
     return UserError(
         f"{name} cannot be read: {why}.",
-        "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",
+        fix
+        or "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",
     )
 
 
@@ -54,6 +55,8 @@ class StockCall:
     denoiser: str
     guided_by: str | None  # the argument that scales classifier-free guidance; guider.ARGUMENT stands for a component
     embeds_guidance: bool  # the scale is an input of the denoiser itself
+    both: halves.Halves | None = None  # of a call that evaluates both halves where guidance is off
+    needs_negative: bool = False  # a guided call fails without a negative prompt
     template: Any = None  # batch size and output of the first recorded call of the denoiser
     stand_in: Any = None  # the scheduler that its watched calls run under, None for the pipeline's own
 
@@ -97,22 +100,45 @@ class StockCall:
         """
         parameters = inspect.signature(self.pipeline.__call__).parameters
         call: dict[str, Any] = {"num_inference_steps": steps}
+        n = len(ids)
         if self.driver == "prompt":
-            call["prompt"] = list(ids)
+            call["prompt"] = self._text(ids)
+            if self.alone and n > 1:
+                call[next(name for name in PER_PROMPT if name in parameters)] = n
         elif self.driver == "labels":
             call["class_labels"] = list(ids)
         elif "batch_size" in parameters:
-            call["batch_size"] = len(ids)
+            call["batch_size"] = n
         if scale is not None and self.guided_by:
             call[self.guided_by] = scale
-            wants_negative = self.guided_by == "true_cfg_scale" and scale > 1
+            wants_negative = scale > 1 and (self.needs_negative or self.guided_by == "true_cfg_scale")
             if self.driver == "prompt" and "negative_prompt" in parameters and (negative or wants_negative):
-                call["negative_prompt"] = [negative or " "] * len(ids)
+                call["negative_prompt"] = self._text([negative or " "] * n)
         if guider.other_kinds(self.pipeline):
             call[guider.ARGUMENT] = None
         if embedded is not None and self.embeds_guidance and self.guided_by != "guidance_scale":
             call["guidance_scale"] = embedded
-        return call | self.extra
+        return call | self.extra | self.texts(n)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the call takes one prompt, and no list of them, by its signature."""
+        prompt = inspect.signature(self.pipeline.__call__).parameters.get("prompt")
+        return prompt is not None and str(prompt.annotation) in ONE_TEXT
+
+    def _text(self, texts: Sequence[Any]) -> Any:
+        return texts[0] if self.alone else list(texts)
+
+    def texts(self, n: int) -> dict[str, list[str]]:
+        """Other texts of the call that may be lists, such as lyrics, one for each of `n` samples; none for a single."""
+        texts: dict[str, list[str]] = {}
+        if n == 1:
+            return texts
+        for name, parameter in inspect.signature(self.pipeline.__call__).parameters.items():
+            value = self.extra.get(name, parameter.default)
+            if name not in RESERVED and isinstance(value, str) and "ist[str]" in str(parameter.annotation):
+                texts[name] = [value] * n
+        return texts
 
     def watch(
         self, arguments: Mapping[str, Any], *, fake: bool | Literal["noise"] = False, **options: Any
@@ -130,6 +156,8 @@ class StockCall:
         if self.template is None and calls:
             first = calls[0]
             self.template = (len(next(iter(first.arguments.values()))), first.output)
+        if self.both is not None and arguments.get(self.guided_by or "") == halves.SCALE:
+            return self.both.conditional(recorded)
         return recorded
 
     def _fake(self, fill: Fill, arguments: Mapping[str, Any]) -> Any:

@@ -145,7 +145,7 @@ def watch(
     def watched_step(*args: Any, **kwargs: Any) -> Any:
         bound = step_signature.bind(*args, **kwargs).arguments
         sample = bound["sample"]
-        step = Step(trace.calls, bound["model_output"].clone(), sample.clone())
+        step = Step(trace.calls, _without_variance(bound["model_output"], sample).clone(), sample.clone())
         trace.calls = []
         trace.steps.append(step)
         with _draws_into(step.draws):
@@ -177,6 +177,12 @@ def watch(
         with guider.applied(pipeline, arguments) as arguments:
             trace.result = pipeline(**arguments)
     return trace
+
+
+def _without_variance(model_output: Tensor, sample: Tensor) -> Tensor:
+    """The half of `model_output` that predicts, where the scheduler is also given a learned variance."""
+    both = model_output.ndim == sample.ndim > 1 and model_output.shape[1] == 2 * sample.shape[1]
+    return model_output[:, : sample.shape[1]] if both else model_output
 
 
 def _devices(pipeline: Any) -> list[torch.device]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from scm_distill import config, teachers
+from scm_distill import builtin, config, teachers
 from scm_distill.artifacts import files, layout
 from scm_distill.artifacts.files import Damaged
 from scm_distill.errors import UserError
@@ -133,8 +133,7 @@ def _signs(recipe: config.Recipe, teacher: Teacher) -> Iterator[str]:
 
 def _names(source: config.Teacher) -> Iterator[str]:
     """What a teacher is called: by its repository or folder, and by what its files say that it came from."""
-    repo = teachers.resolve(source.repo) if not source.repo.endswith(".safetensors") else source.repo
-    folder = Path(repo)
+    folder = Path(builtin.path(source.repo) or source.repo).expanduser()
     yield _short(source.repo)
     if folder.is_dir():
         for path in (folder / layout.INDEX, *(folder / part / "config.json" for part in DENOISERS)):

@@ -69,6 +69,14 @@ class TrainingData:
             return to_images(x_0[:PREVIEWS])
         return [picture(sample) for sample in self.decode(x_0[:DECODED])] if self.decode else []
 
+    def flagged(self) -> list[bool]:
+        """Whether each preview since the last call was flagged by the teacher's safety checker, and is black."""
+        if self.decode is None:
+            return []
+        flags = list(self.decode.flagged)
+        self.decode.flagged.clear()
+        return flags
+
 
 def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Reporter) -> TrainingData:
     """The training data of a run in the folder `out`. Raises UserError.
@@ -96,6 +104,8 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
         report.end()
     conditioning = Conditioning(teacher, conditions, guidance)
     decode = None if reading.stock.extra.get("output_type") == "latent" else Decoder(reading)
+    if decode:
+        decode.check()
     if decode and (gone := decode.drop_encoders()):
         report.say(f"conditions: {len(conditions)} recorded, {', '.join(gone)} out of memory")
     path, key = out / FILE, _key(recipe, identity, source)

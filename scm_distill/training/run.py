@@ -133,6 +133,8 @@ class Run:
         self.records.write(EvaluationLine(step=self.step, student=student, teacher=teacher))
         if self.records.main:
             self.records.preview(self.step, [setup.data.pictures(x) for x in (comparison.endpoint, two, one)])
+            if any(flags := setup.data.flagged()):
+                setup.report.say(f"preview: {sum(flags)} of {len(flags)} pictures were flagged by the safety checker")
         ranks.exchange("the preview")
         setup.report.say(
             f"step {self.step}: distance to the teacher's endpoints, student (undistilled teacher): "

@@ -74,16 +74,18 @@ class Missing(Exception):
     """A file of the Hub that has no stand-in here."""
 
 
-def characters(*, ends: bool = True) -> PreTrainedTokenizerFast:
-    """Characters as tokens, with a chat template; </s> at the end where `ends`."""
-    vocab = {piece: i for i, piece in enumerate([*SPECIAL, " ", "\n", *PRINTED])}
+def characters(most: int = 200, *, ends: bool = True) -> PreTrainedTokenizerFast:
+    """Characters as tokens, at `most` so many, with a chat template; </s> at the end where `ends`."""
+    special = SPECIAL if most > len(SPECIAL) else SPECIAL[:4]
+    pieces = [*special, *" aeot", "\n", *(piece for piece in PRINTED if piece not in "aeot")]
+    vocab = {piece: i for i, piece in enumerate(pieces[:most])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     if ends:
         tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", bos_token="<s>",
-        additional_special_tokens=SPECIAL[4:], model_max_length=512, chat_template=CHAT,
+        additional_special_tokens=special[4:], model_max_length=512, chat_template=CHAT,
     )  # fmt: skip
 
 
@@ -151,7 +153,11 @@ def _model(kind: Any, name: str, options: dict[str, Any]) -> Any:
             "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
             "image_size": 32, "patch_size": 16,
         }  # fmt: skip
-        settings = {"text_config": {**LANGUAGE, "head_dim": 8}, "vision_config": vision, "mm_tokens_per_image": 4}
+        settings = {
+            "text_config": {**LANGUAGE, "hidden_size": 32, "head_dim": 8},
+            "vision_config": vision,
+            "mm_tokens_per_image": 4,
+        }
     return kind(config_class(**settings)).eval()
 
 

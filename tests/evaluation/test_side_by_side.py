@@ -22,7 +22,7 @@ def test_a_reference_that_comes_class_by_class_is_drawn_from_all_of_it(monkeypat
     real, fake = (c.repeat_interleave(10, 0) + torch.randn(400, 4, generator=g) for c in (centres, centres))
     monkeypatch.setattr(side_by_side, "MOST_PAIRS", 200)
     compared = [side_by_side.Contender("teacher", Sampler(), 50)]  # type: ignore[arg-type]
-    measured = Measurement(fake, torch.zeros(0), torch.tensor([[400.0, 2.0, 50.0, 0.0]]))
+    measured = Measurement(fake, torch.zeros(0), torch.tensor([[400.0, 2.0, 50.0]]), torch.zeros(400), torch.zeros(400))
     row = side_by_side.rows(compared, [measured], real, Silent(), seed=0, device=None)[0]
     assert row.metrics["fd"] == pytest.approx(metrics.frechet(real, fake))
     assert row.metrics["precision"] > 0.8  # of the first 200, which are half of the classes: 0.5 at most
@@ -38,7 +38,13 @@ def test_the_ratios_are_those_of_the_two_step_student_and_the_teacher_at_its_def
     ]
     seconds = ((9.0, 30.0, 12.0), (1.0, 1.0, 1.0), (3.0, 3.0, 3.0))  # one batch was slow
     measured = [
-        Measurement(torch.zeros(3, 2), torch.zeros(0), torch.tensor([[1.0, s, 2.0, 0.0] for s in each]))
+        Measurement(
+            torch.zeros(3, 2),
+            torch.zeros(0),
+            torch.tensor([[1.0, s, 2.0] for s in each]),
+            torch.zeros(3),
+            torch.zeros(3),
+        )
         for each in seconds
     ]
     table = [

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
+from diffusers import StableDiffusionPAGPipeline
 from diffusers.guiders.guider_utils import rescale_noise_cfg
 from teachers.conftest import TeacherOf
 from torch import Tensor
@@ -195,7 +197,7 @@ def test_a_scale_below_0_is_refused(scale: object) -> None:
 )
 def test_guidance_that_is_off_where_it_is_needed(guidance: dict[str, object], said: str, teacher_of: TeacherOf) -> None:
     with pytest.raises(UserError, match=said):
-        load_teacher(recipe_of(guidance), teacher=teacher_of("sd15"))
+        load_teacher(recipe_of(guidance, teacher_of("sd15")), teacher=teacher_of("sd15"))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -205,14 +207,25 @@ def test_a_scale_at_which_the_call_does_not_follow_its_rule_is_refused(
     teacher = fresh("sd15")
     capped = property(lambda self: min(self._guidance_scale, 5.0))
     monkeypatch.setattr(type(teacher.reading.stock.pipeline), "guidance_scale", capped)
-    load_teacher(recipe_of({"scale": 4.5}), teacher=teacher)
+    load_teacher(recipe_of({"scale": 4.5}, teacher), teacher=teacher)
     for scale in (7.5, [2.0, 7.5]):
         with pytest.raises(UserError, match=r"At scale 7.5 the teacher's own call does not guide by u \+ w \(c - u\)"):
-            load_teacher(recipe_of({"scale": scale}), teacher=teacher)
+            load_teacher(recipe_of({"scale": scale}, teacher), teacher=teacher)
 
 
-def recipe_of(guidance: dict[str, object]) -> config.Recipe:
+def recipe_of(guidance: dict[str, object], teacher: Teacher) -> config.Recipe:
     return config.parse({
-        "teacher": {"repo": "x"}, "data": {"source": "teacher"}, "guidance": guidance,
+        "teacher": {"repo": teacher.source.repo}, "data": {"source": "teacher"}, "guidance": guidance,
         "train": {"steps": 1, "batch_size": 1}, "export": {"t_mid": [1.1]},
     })  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_perturbed_attention_says_how_to_call_without_it(tmp_path: Path) -> None:
+    plain = zoo.FAMILIES["sd15"].pipeline()
+    StableDiffusionPAGPipeline(**plain.components, requires_safety_checker=False).save_pretrained(str(tmp_path))
+    with pytest.raises(UserError, match="at pag_scale 3 it adds perturbed attention") as caught:
+        teachers.load(str(tmp_path))
+    assert caught.value.fix.startswith("Set teacher.call={pag_scale: 0.0}")
+    teacher = teachers.load(str(tmp_path), call={"pag_scale": 0.0})
+    assert off_by(teacher, 5.0, tmp_path / "conditions") < 1e-5

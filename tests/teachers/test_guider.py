@@ -68,9 +68,9 @@ def test_a_plain_guider_is_guidance_by_its_own_rule(
 def test_another_guider_is_off_and_says_why(part: Any, why: str, fix: str, tmp_path: Path) -> None:
     teacher = with_guider(part, tmp_path)
     assert teacher.rule is None
-    load_teacher(recipe_of({}), teacher=teacher)  # unguided it is a teacher
+    load_teacher(recipe_of({}, teacher), teacher=teacher)  # unguided it is a teacher
     with pytest.raises(UserError, match=why) as caught:
-        load_teacher(recipe_of({"scale": 3.0}), teacher=teacher)
+        load_teacher(recipe_of({"scale": 3.0}, teacher), teacher=teacher)
     assert caught.value.fix.startswith(fix) or fix in caught.value.fix
 
 
@@ -128,4 +128,4 @@ def test_hunyuanvideo_15_is_read_as_guided(tmp_path: Path) -> None:
     teacher = teachers.load(str(tmp_path), call={"height": 16, "width": 16, "num_frames": 5})
     assert str(teacher.rule) == "u + w (c - u)"
     assert teacher.reading.stock.default_scale == 6.0
-    load_teacher(recipe_of({"scale": 6.0}), teacher=teacher)
+    load_teacher(recipe_of({"scale": 6.0}, teacher), teacher=teacher)

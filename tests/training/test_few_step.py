@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from conftest import TeacherMaker
+from conftest import TeacherMaker, wide
 from torch import Tensor, nn
 from zoo.flow_image import flux_scheduler
 from zoo.stable_diffusion import BETAS
@@ -160,13 +160,13 @@ def test_what_sdxl_turbo_was_published_with_is_doubted(tmp_path: Path) -> None:
     assert "its EulerAncestralDiscreteScheduler has trailing steps, as SD-Turbo's" in doubts
 
 
-@pytest.mark.parametrize(("shift", "doubted"), [(3.0, True), (6.0, False)])
+@pytest.mark.parametrize(("shift", "doubted"), [(3.0, True), *wide((6.0, False))])
 def test_z_image_turbo_is_doubted_and_z_image_is_not(shift: float, doubted: bool, tmp_path: Path) -> None:
     recipe = saved("zimage", tmp_path, lambda pipeline: pipeline.scheduler.register_to_config(shift=shift))
     assert ("as Z-Image-Turbo's" in doubts_about(recipe)) == doubted
 
 
-@pytest.mark.parametrize(("dynamic", "doubted"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("dynamic", "doubted"), [(False, True), *wide((True, False))])
 def test_flux_schnell_is_doubted_and_one_without_embedded_guidance_is_not(
     dynamic: bool, doubted: bool, tmp_path: Path
 ) -> None:
@@ -178,6 +178,7 @@ def test_flux_schnell_is_doubted_and_one_without_embedded_guidance_is_not(
     assert ("as FLUX.1-schnell's" in doubts_about(saved("flux", tmp_path, schnell))) == doubted
 
 
+@pytest.mark.wide
 def test_klein_says_that_it_is_distilled(tmp_path: Path) -> None:
     recipe = saved("flux2_klein", tmp_path, lambda pipeline: pipeline.register_to_config(is_distilled=True))
     assert "its model_index.json says is_distilled" in doubts_about(recipe)

@@ -5,21 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from scm_distill.models.sharing import filled
+from scm_distill.teachers import told_scale
 from scm_distill.teachers.convention import Convention
 from scm_distill.teachers.families import Family
 
-CHANNELS = 256  # of the scale's embedding
-
-
-def embed(w: Tensor) -> Tensor:
-    """The guidance scale (B,) as the stock pipeline embeds it (diffusers, get_guidance_scale_embedding)."""
-    from diffusers import StableDiffusionPipeline
-
-    function: Any = StableDiffusionPipeline.get_guidance_scale_embedding
-    return function(None, w.float() - 1, embedding_dim=CHANNELS)  # type: ignore[no-any-return]
+CHANNELS = 256  # of the scale's embedding, where a UNet has none yet
 
 
 def with_input(net: Any) -> Any:
@@ -39,7 +32,9 @@ class StableDiffusion(Family):
 
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
         """The UNet with its input for the scale, in which the pipeline embeds the scale."""
-        return with_input(net), replace(copy.copy(convention), scale_of=("timestep_cond", embed))
+        wider = with_input(net)
+        embed = told_scale.Embedding(wider.config.time_cond_proj_dim)
+        return wider, replace(copy.copy(convention), scale_of=(told_scale.EMBEDDED, embed))
 
     def exported(self, net: nn.Module) -> nn.Module:
         """The UNet with its input for the scale, which turns guidance off in the exported folder."""
