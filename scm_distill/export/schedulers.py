@@ -34,8 +34,23 @@ class Grid:
     original: int = 0
 
 
-def flow_grid(t_mids: Sequence[float], clock: Clock, sigma_d: float, *, whole: bool) -> list[Grid]:
-    """The multiples of SIGMA_STEP nearest to these times; with `whole`, times whose tau is an integer instead."""
+def flow_grid(
+    t_mids: Sequence[float], clock: Clock, sigma_d: float, *, whole: bool, own_sigmas: tuple[float, float] = (1.0, 0.5)
+) -> list[Grid]:
+    """The multiples of SIGMA_STEP nearest to these times; with `whole`, times whose tau is an integer instead.
+
+    `own_sigmas` are what the pipeline gives a scheduler for two steps. shift_terminal stretches 1 - sigma, so that the
+    second is the student's; a first one below 1 moves with it, and so does t_max.
+    """
+    first, second = own_sigmas
+
+    def top(time: float) -> float:
+        if whole or first >= 1:
+            return clock.t_max
+        middle = float(flow_time(torch.tensor(time, dtype=torch.float64), sigma_d))
+        sigma = 1 - (1 - first) * (1 - middle) / (1 - second)
+        return float(flow_to_t(torch.tensor(sigma, dtype=torch.float64), sigma_d))
+
     found: dict[float, Grid] = {}
     for t in t_mids:
         if whole:
@@ -45,7 +60,7 @@ def flow_grid(t_mids: Sequence[float], clock: Clock, sigma_d: float, *, whole: b
             s = round(float(flow_time(torch.tensor(t), sigma_d)) / SIGMA_STEP) * SIGMA_STEP
             s = min(max(s, SIGMA_STEP), 1 - SIGMA_STEP)  # 0 and 1 are no middle
             time = float(flow_to_t(torch.tensor(s, dtype=torch.float64), sigma_d))
-        found.setdefault(time, Grid(clock.t_max, time))
+        found.setdefault(time, Grid(top(time), time))
     return list(found.values())
 
 

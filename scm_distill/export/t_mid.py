@@ -52,7 +52,8 @@ def grids(trained: Trained) -> list[Grid]:
         return schedulers.discrete_grid(clock.phi, recipe.export.t_mid)
     if isinstance(clock, EDMClock):
         return [Grid(clock.t_max, t_mid) for t_mid in recipe.export.t_mid]
-    return schedulers.flow_grid(recipe.export.t_mid, clock, student.sigma_d, whole=teacher.family.times_in_call)
+    whole, own = teacher.family.times_in_call, teacher.reading.own_sigmas if teacher.reading else (1.0, 0.5)
+    return schedulers.flow_grid(recipe.export.t_mid, clock, student.sigma_d, whole=whole, own_sigmas=own)
 
 
 def distance_to_data(network: Network, reference: Tensor, eps: Tensor, cond: Cond, times: tuple[float, ...]) -> float:

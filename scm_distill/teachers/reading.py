@@ -37,6 +37,9 @@ POINTS = 12  # stock steps from which the time map is read
 CONVERTED = 100  # stock steps from which a conversion of the output is read: small times are clipped in it
 
 
+USUAL = (1.0, 0.5)  # sigmas of two steps
+
+
 @dataclass
 class Reading:
     """How a pipeline works: its stock call, the calling convention, schedule and guidance of its denoiser."""
@@ -49,6 +52,7 @@ class Reading:
     off: float | None  # the guidance scale at which the pipeline calls its denoiser once, None without guidance
     unconditional_first: bool  # whether the unconditional half of a guided step comes first
     guidance_fix: str = ""  # what to do where there is no rule
+    own_sigmas: tuple[float, float] = USUAL  # of a two-step call under a flow scheduler that shifts none
     reference_steps: list[ReferenceStep] = field(default_factory=list)
 
     @property
@@ -69,8 +73,7 @@ def read(stock: StockCall) -> Reading:
     except Unclear as error:
         raise refusal(stock.pipeline, str(error)) from error
     except schedules.Unreadable as error:
-        refused = refusal(stock.pipeline, str(error))
-        raise UserError(refused.problem, error.fix or refused.fix) from error
+        raise refusal(stock.pipeline, str(error), error.fix) from error
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call
@@ -124,12 +127,29 @@ def _read(stock: StockCall) -> Reading:
     pairs: list[Any] = [[one] for one in ids] if stock.alone else [ids]
     two_samples = [stock.watch(stock.arguments(pair, 2, scale=off), steps=1).steps[0] for pair in pairs]
     reading.reference_steps.append(recorder.pair(two_samples))
+    if kind == "flow":
+        reading.own_sigmas = _own_sigmas(stock, off)
     if convention.scale_of is not None and convention.scale_of[0] == told_scale.EMBEDDED:  # and at another scale
         told = stock.watch(stock.arguments(ids_of(stock), 2, scale=guidance.PROBE_SCALE), steps=1).steps
         cond = convention.cond(told[0].calls[0].arguments)
         reading.reference_steps.append(replace(recorder, off=guidance.PROBE_SCALE).step(told, 0, cond, "guided"))
     _learn_guidance(reading, recorder)
     return reading
+
+
+def _own_sigmas(stock: StockCall, off: float | None) -> tuple[float, float]:
+    """The sigmas of a two-step call under a scheduler that shifts none: 1 and 0.5, or what the pipeline brings."""
+    before, stock.stand_in = stock.stand_in, witness.unshifted(stock.pipeline.scheduler)
+    try:
+        steps = stock.watch(stock.arguments(ids_of(stock), 2, scale=off), fake=True, steps=2).steps
+        first, second = (step.sigma for step in steps)
+    except Exception as error:  # whatever a pipeline raises that wants a scheduler of another class
+        if out_of_memory(error):
+            raise
+        return USUAL
+    finally:
+        stock.stand_in = before
+    return (first, second) if first is not None and second is not None and first > second else USUAL
 
 
 def _unequal(stock: StockCall, off: float | None) -> Trace | None:

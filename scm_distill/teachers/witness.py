@@ -36,6 +36,11 @@ def stand_in(scheduler: Any, kind: Kind, schedule: Schedule | None) -> Any:
     return scheduler
 
 
+def unshifted(scheduler: Any) -> FlowMatchEulerDiscreteScheduler:
+    """A flow scheduler that takes the sigmas of the call as they are, with the times of `scheduler`."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=scheduler.config.get("num_train_timesteps", 1000))
+
+
 def _ddim(config: dict[str, Any], schedule: Schedule) -> DDIMScheduler:
     """DDIM on the table of noise levels of `schedule`, without clipping."""
     assert schedule.alphas_cumprod is not None

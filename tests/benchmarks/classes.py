@@ -95,9 +95,10 @@ def fit_tokenizers(pipeline: Any) -> None:
     """Put a tokenizer of as many tokens as the text encoder knows in the place of one that has more."""
     for name, tokenizer in pipeline.components.items():
         encoder = getattr(pipeline, name.replace("tokenizer", "text_encoder"), None)
-        if not name.startswith("tokenizer") or tokenizer is None or not hasattr(encoder, "get_input_embeddings"):
+        if not name.startswith("tokenizer") or tokenizer is None or not isinstance(encoder, torch.nn.Module):
             continue
-        if (known := encoder.get_input_embeddings().num_embeddings) < len(tokenizer):
+        known = getattr(encoder.config.get_text_config(), "vocab_size", None)
+        if known is not None and known < len(tokenizer):
             pipeline.register_modules(**{name: characters(known)})
 
 

@@ -185,3 +185,12 @@ def test_a_discrete_step_has_no_skip_at_any_index_but_the_first() -> None:
     for k in (1, 2, 20):
         c_skip, c_out = scheduler.get_scalings_for_boundary_condition_discrete(torch.tensor(k))
         assert (float(c_skip), float(c_out)) == pytest.approx((0.0, 1.0), abs=1e-12)
+
+
+def test_sigmas_that_start_below_one_are_stretched_with_t_mid() -> None:
+    (grid,) = schedulers.flow_grid([1.1], FlowClock(1000.0, 0.0, 1.0), 1.0, whole=False, own_sigmas=(0.999, 0.4995))
+    scheduler = schedulers.flow(FlowMatchEulerDiscreteScheduler(), grid, 1.0, in_call=False)
+    scheduler.set_timesteps(sigmas=[0.999, 0.4995])
+    assert float(scheduler.sigmas[0]) < 1
+    for sigma, t in zip(scheduler.sigmas[:2], (grid.t_max, grid.t_mid), strict=True):
+        torch.testing.assert_close(float(flow_time(torch.tensor(t), 1.0)), float(sigma), rtol=0, atol=1e-6)
