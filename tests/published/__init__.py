@@ -2,8 +2,8 @@
 
 Facts, not files: an entry holds what the JSON files of a pipeline folder say, by the part's name ("index" is
 model_index.json). Keys that a file lacks are absent here too, and keys that no class takes are there. What is left out:
-the maps of special tokens, the tokens that were added to a vocabulary, and of safety checkers the keys that repeat
-transformers' defaults. `reductions.py` says what the tests make smaller; `build.py` writes the folders.
+the maps of special tokens, the tokens that were added to a vocabulary, chat templates, and of safety checkers the keys
+that repeat transformers' defaults. `reductions.py` says what the tests make smaller; `build.py` writes the folders.
 """
 
 import importlib

@@ -3,6 +3,7 @@
 Every JSON file has the published keys and no other; weights are safetensors under the names of their time.
 """
 
+import inspect
 import json
 import zlib
 from collections.abc import Mapping
@@ -22,26 +23,16 @@ from published.reductions import ENCODER, REDUCED, encoder, reduced
 
 Files = Mapping[str, Any]  # the content of each JSON file of a pipeline folder, by its path in it
 
-# Names that a library has given up, or that another module of it holds, and where they are today.
-PLACES: dict[str, Any] = {
-    "StableDiffusionSafetyChecker": safety_checker.StableDiffusionSafetyChecker,
-    "DiTPipeline/Transformer2DModel": diffusers.DiTTransformer2DModel,
-    "PixArt/Transformer2DModel": diffusers.PixArtTransformer2DModel,
-}
+CLIP = ("text_model.", "text_projection.")  # how names of CLIP begin in every published file
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # in VAEs before 0.18
 
 
-def class_of(library: str, name: str, config: Mapping[str, Any], pipeline: str = "") -> Any:
+def class_of(library: str, name: str, config: Mapping[str, Any]) -> Any:
     """The class of a part that an index names as [library, name]."""
-    if name == "Transformer2DModel":
-        name = (
-            "PixArt/Transformer2DModel"
-            if config.get("norm_type") == "ada_norm_single"
-            else "DiTPipeline/Transformer2DModel"
-        )
-    if name in PLACES:
-        return PLACES[name]
-    for module in (diffusers, transformers, getattr(diffusers.pipelines, library, None)):
+    if name == "Transformer2DModel":  # of DiT and PixArt, until diffusers 0.29
+        pixart = config.get("norm_type") == "ada_norm_single"
+        return diffusers.PixArtTransformer2DModel if pixart else diffusers.DiTTransformer2DModel
+    for module in (diffusers, transformers, getattr(diffusers.pipelines, library, None), safety_checker):
         if module is not None and hasattr(module, name):
             return getattr(module, name)
     raise LookupError(f"{library}.{name}")
@@ -53,21 +44,12 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2))
 
 
-def is_model(kind: Any) -> bool:
-    """Whether a class is a network."""
-    return isinstance(kind, type) and issubclass(kind, nn.Module)
-
-
 @torch.no_grad()
 def network(kind: Any, config: Mapping[str, Any]) -> nn.Module:
     """The network of a (reduced) configuration, with random weights that leave no input unused."""
-    if issubclass(kind, diffusers.ModelMixin) and not hasattr(kind, "config_class"):
-        net = kind.from_config(dict(config))
-    elif getattr(kind, "config_class", None) is not None:
-        net = kind(kind.config_class.from_dict(dict(config)))
-    else:
-        net = kind.from_config(dict(config))
-    return parts.awaken(net)
+    if getattr(kind, "config_class", None) is not None:  # transformers' own
+        return parts.awaken(kind(kind.config_class.from_dict(dict(config))))
+    return parts.awaken(kind.from_config(dict(config)))
 
 
 def weights(net: nn.Module, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -79,16 +61,22 @@ def weights(net: nn.Module, config: Mapping[str, Any]) -> dict[str, torch.Tensor
             for new, old in OLD_ATTENTION.items():
                 name = name.replace(f".{new}.", f".{old}.")
         out[name] = value.clone().contiguous()
-    if isinstance(net, transformers.CLIPTextModel) and config.get("transformers_version", "4.40") < "4.31":
-        out["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # a buffer, until transformers 4.31
+    if isinstance(net, transformers.CLIPTextModel | transformers.CLIPTextModelWithProjection):
+        out = {name if name.startswith(CLIP) else f"{CLIP[0]}{name}": value for name, value in out.items()}
+        if str(config.get("transformers_version")) < "4.31":  # a buffer, until then
+            out["text_model.embeddings.position_ids"] = torch.arange(77)[None]
     return out
 
 
 def write_part(folder: Path, name: str, kind: Any, config: dict[str, Any], table: Mapping[str, Any]) -> None:
     """Write one network: its configuration, reduced by `table`, and its weights."""
     config = encoder(config) if table is ENCODER else reduced(config, table)
-    if "block_out_channels" in config and "sample_size" in config and kind is diffusers.UNet2DModel:
-        config["sample_size"] = max(8, 2 ** (len(config["block_out_channels"]) - 1))
+    if "norm_num_groups" in inspect.signature(kind.__init__).parameters and "norm_num_groups" not in config:
+        widths = config["block_out_channels"]  # multiples of the 32 groups of the default
+        config["block_out_channels"] = [width * 32 // min(widths) for width in widths]
+    if kind is diffusers.UNet2DModel:  # each level but the last halves the image
+        size = max(8, 2 ** (len(config["block_out_channels"]) - 1))
+        config["sample_size"] = [size, size] if isinstance(config["sample_size"], list) else size
     write_json(folder / name / "config.json", config)
     net = network(kind, config)
     transformers_own = isinstance(net, transformers.PreTrainedModel)

@@ -57,14 +57,14 @@ ENCODER: dict[str, Any] = {
     "hidden_size": TEXT, "intermediate_size": 2 * TEXT, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "projection_dim": TEXT, "vocab_size": WORDS, "d_model": T5, "d_ff": 2 * T5, "d_kv": 8,
     "num_heads": 2, "num_layers": 2, "num_decoder_layers": 2, "head_dim": 8, "max_window_layers": 2, "depth": 2,
-    "out_hidden_size": TEXT, "embed_dim": TEXT, "n_positions": 512,
+    "out_hidden_size": TEXT, "embed_dim": TEXT, "n_positions": 512, "mrope_section": [2, 1, 1],
 }  # fmt: skip
 
 REDUCED: Mapping[str, Mapping[str, Any]] = {
     "UNet2DConditionModel": UNET,
     "UNet3DConditionModel": UNET,
     "UNetSpatioTemporalConditionModel": UNET,
-    "UNet2DModel": {**UNET, "sample_size": lambda v: min(v, 32), "attention_head_dim": 8},
+    "UNet2DModel": {**UNET, "attention_head_dim": 8},
     "ControlNetModel": {**UNET, "conditioning_embedding_out_channels": lambda v: [4] * len(v)},
     "AutoencoderKL": VAE,
     "AutoencoderKLTemporalDecoder": VAE,

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from zoo.parts import LETTERS
 
-KEEP = 1000  # a token beyond this number is not in a vocabulary of letters
+CHAT = "{% for message in messages %}{{ message.content }}{% endfor %}"  # stands in for the templates of chat models
 
 
 def small(config: Any) -> Any:
@@ -57,6 +57,8 @@ def write_vocabulary(folder: Path, kind: str) -> None:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
         (folder / "vocab.txt").write_text("\n".join(words))
         return
+    if kind.startswith("Qwen"):
+        (folder / "chat_template.jinja").write_text(CHAT)
     vocabulary, merges = clip() if kind.startswith("CLIP") else byte_level()
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text(merges)
