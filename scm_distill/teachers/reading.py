@@ -73,8 +73,7 @@ def read(stock: StockCall) -> Reading:
     except Unclear as error:
         raise refusal(stock.pipeline, str(error)) from error
     except schedules.Unreadable as error:
-        refused = refusal(stock.pipeline, str(error))
-        raise UserError(refused.problem, error.fix or refused.fix) from error
+        raise refusal(stock.pipeline, str(error), error.fix) from error
     except UserError:
         raise
     except Exception as error:  # whatever a pipeline raises that does not like its call

@@ -32,12 +32,13 @@ RESERVED = {  # arguments of the stock call that have a setting of their own, or
 }
 
 
-def refusal(pipeline: Any, why: str) -> UserError:
+def refusal(pipeline: Any, why: str, fix: str = "") -> UserError:
     """The error for a `pipeline` (or its name) that cannot be read, `why` being a clause after a colon."""
     name = pipeline if isinstance(pipeline, str) else type(pipeline).__name__
     return UserError(
         f"{name} cannot be read: {why}.",
-        "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",
+        fix
+        or "scm-distill reads pipelines whose denoiser predicts noise, velocity, flow or x_0 from a sample and a time.",
     )
 
 

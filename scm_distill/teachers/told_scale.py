@@ -1,10 +1,9 @@
 """Denoisers that are told the guidance scale: by a number (FLUX.1, HunyuanVideo), or embedded (UNets of LCM's kind)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scm_distill.teachers.convention import Convention, Unclear, at
 from scm_distill.teachers.guidance import ids_of
@@ -14,16 +13,28 @@ NUMBER, EMBEDDED = "guidance", "timestep_cond"  # arguments of the denoiser
 SCALES = (1.0, 2.0)  # at which the stock call is watched
 
 
-def embedding(channels: int) -> Callable[[Tensor], Tensor]:
-    """How stock pipelines embed the guidance scale w (B,) for a UNet whose time_cond_proj_dim is `channels`."""
-    from diffusers import StableDiffusionPipeline
+class Embedding:
+    """The guidance scale as stock pipelines embed it for a UNet of so many `channels`, its time_cond_proj_dim.
 
-    function: Any = StableDiffusionPipeline.get_guidance_scale_embedding
+    The formula is that of diffusers' `get_guidance_scale_embedding`, which makes its frequencies on the CPU at every
+    call; they are made there here too, once, since those of a GPU are rounded otherwise, and then
+    follow the scale to its device.
+    """
 
-    def embed(w: Tensor) -> Tensor:
-        return function(None, w.float() - 1, embedding_dim=channels)  # type: ignore[no-any-return]
+    def __init__(self, channels: int) -> None:
+        half = channels // 2
+        step = torch.log(torch.tensor(10000.0)) / (half - 1)
+        self.frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -step)
+        self.channels = channels
 
-    return embed
+    def __call__(self, w: Tensor) -> Tensor:
+        """The embedding (B, channels) of scales w (B,)."""
+        frequencies = self.frequencies.to(w.device)
+        if type(frequencies) is Tensor:  # no fake one
+            self.frequencies = frequencies
+        angles = ((w.float() - 1) * 1000.0)[:, None] * frequencies[None, :]
+        pair = torch.cat([angles.sin(), angles.cos()], dim=1)
+        return nn.functional.pad(pair, (0, self.channels % 2))
 
 
 def learn(convention: Convention, stock: StockCall, arguments: dict[str, Any]) -> None:
@@ -41,7 +52,7 @@ def learn(convention: Convention, stock: StockCall, arguments: dict[str, Any]) -
         convention.batched.pop(NUMBER, None)
         convention.scale_of = (NUMBER, lambda w: (unit * w).to(dtype))
     elif stock.guided_by and isinstance(arguments.get(EMBEDDED), Tensor):
-        embed = embedding(arguments[EMBEDDED].shape[-1])
+        embed = Embedding(arguments[EMBEDDED].shape[-1])
         for w in SCALES:
             seen = _seen(stock, EMBEDDED, scale=w)[:1].float().cpu()
             if not torch.allclose(seen, embed(torch.tensor([w])), atol=1e-4):

@@ -47,7 +47,7 @@ def read(pipeline: Any, source: Source) -> Teacher:
             raise refuse(f"{type(pipeline.scheduler).__name__} is no discrete variance-preserving scheduler")
         schedule = scheduler.discrete(pipeline.scheduler)
     except scheduler.Unreadable as error:
-        raise refuse(str(error)) from error
+        raise refuse(str(error), error.fix) from error
     if net.config["time_embedding_type"] != "positional":
         raise refuse(f"its time embedding is {net.config['time_embedding_type']!r}, not a sinusoid of the step")
     if net.config["out_channels"] != net.config["in_channels"]:

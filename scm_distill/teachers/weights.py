@@ -6,9 +6,9 @@ numbers by transformers, and what does not fit its class left out, both without 
 looked for in the loaded network, where it is.
 """
 
-import json
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from huggingface_hub import list_repo_files
 from torch import Tensor, nn
 
 from scm_distill.artifacts import tensor_files
+from scm_distill.artifacts.files import read_json
 from scm_distill.errors import UserError, one_line
 from scm_distill.progress import Reporter
 from scm_distill.teachers import weight_files
@@ -119,16 +120,17 @@ def _check_names(
     part: Part, folder: Path, held: dict[str, Tensor], repo: str, report: Reporter, *, sharded: bool
 ) -> None:
     config = folder / "config.json"
-    if not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
+    if not config.is_file() or "quantization_config" in read_json(config):
         return  # the library says the former better, and only a quantizer knows its own names
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loading gives them again
         if (net := _empty(part.kind, folder)) is None:
             return  # a configuration that its class does not take: loading says what is wrong with it
         if part.of_diffusers:
             compared = _of_diffusers(net, dict(held), sharded=sharded)
         else:
             compared = _of_transformers(part.kind, folder, dict(held))
-    refuse_names(part.name, held, compared, repo)
+    refuse_names(part.name, compared, repo)
     if compared.unexpected:
         n, first = len(compared.unexpected), compared.unexpected[0]
         report.say(f"{part.name}: {n} weight{'s' * (n > 1)} of its file {'are' if n > 1 else 'is'} not read: {first}")
@@ -178,20 +180,20 @@ def _learnt(net: nn.Module, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in parameters or name.endswith(STATISTICS)]
 
 
-def refuse_names(part: str, held: Mapping[str, Tensor], compared: Compared, repo: str) -> None:
+def refuse_names(part: str, compared: Compared, repo: str) -> None:
     """Raises UserError where the names or shapes in the files of the `part` are not those of its class."""
     adapter = next((name for name in compared.unexpected if any(mark in f".{name}" for mark in ADAPTER)), None)
     if adapter is not None:
         raise weight_files.lora_attached(part, repo, adapter)
     missing = compared.missing
-    if missing and (prefix := _prefix(missing, held)):
-        example = f"{prefix}{next(name for name in missing if prefix + name in held)}"
+    if missing and (prefix := _prefix(missing, compared.unexpected)):
+        example = f"{prefix}{next(name for name in missing if prefix + name in compared.unexpected)}"
         raise UserError(
             f"The weights of the {part} of {repo} are named after a wrapper: {example} begins with {prefix!r}.",
             f"Save it unwrapped, or its state dict with name.removeprefix({prefix!r}) for every name.",
         )
     if missing:
-        more = f" and {len(missing) - 1} more weights" if len(missing) > 1 else ""
+        more = f" and {len(missing) - 1} other{'s' * (len(missing) > 2)}" if len(missing) > 1 else ""
         other = f", but {compared.unexpected[0]}" if compared.unexpected else ""
         raise UserError(
             f"The {part} of {repo} lacks {missing[0]}{more}{other}.",
@@ -205,11 +207,11 @@ def refuse_names(part: str, held: Mapping[str, Tensor], compared: Compared, repo
         )
 
 
-def _prefix(missing: Sequence[str], held: Mapping[str, Tensor]) -> str:
-    """What most of the missing names have in front of them in the files; empty where they are not there."""
+def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """What most of the missing names have in front of them among the unexpected ones; empty where they have not."""
     ends = dict.fromkeys(missing)
     found: Counter[str] = Counter()
-    for name in held:
+    for name in unexpected:
         for i, letter in enumerate(name):
             if letter == "." and name[i + 1 :] in ends:
                 found[name[: i + 1]] += 1

@@ -93,7 +93,8 @@ def prepare(recipe: config.Recipe, loaded: LoadedTeacher, out: Path, report: Rep
     if guidance != recipe.guidance:
         report.say(f"guidance: off, as it is at scale {recipe.guidance.scale:g} in the teacher's own call")
     guided = teacher.rule is not None and guidance.scale is not None
-    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, files_of(teacher.source.repo)])
+    variant = [recipe.teacher.variant] if recipe.teacher.variant else []
+    identity = json.dumps([teacher.source.repo, recipe.teacher.revision, files_of(teacher.source.repo), *variant])
     with ranks.first("recording the conditions"):
         report.begin("record conditions", len(source.prompts))
         conditions = teachers.record(

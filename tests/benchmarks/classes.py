@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--only", nargs="+", choices=sorted(CLASSES), default=[], metavar="CLASS")
     parser.add_argument("--again", nargs="*", choices=[EXPORTED, REFUSED, FAULT, UNBUILT], default=[])
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a class may take")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds a class may take")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     sys.path.insert(0, str(asked.checkout))

@@ -216,7 +216,7 @@ def test_stable_diffusions_student_is_told_the_scale_as_the_stock_pipeline_tells
 def test_stable_diffusions_scale_is_embedded_as_by_the_pipeline() -> None:
     w = torch.tensor([1.0, 3.0, 7.5])
     expected = StableDiffusionPipeline.get_guidance_scale_embedding(None, w - 1, embedding_dim=256)
-    assert torch.equal(told_scale.embedding(256)(w), expected)
+    assert torch.equal(told_scale.Embedding(256)(w), expected)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])

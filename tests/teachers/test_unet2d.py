@@ -109,3 +109,13 @@ def test_the_licence_of_the_teachers_card_is_read(make_teacher: TeacherMaker) ->
     assert teachers.load(str(folder)).source.license == {"license": "other", "license_name": "mine"}
     config = json.loads((folder / "model_index.json").read_text())
     assert config["_class_name"] == "DDPMPipeline"
+
+
+def test_a_sampler_of_another_purpose_is_refused_with_what_to_do(make_teacher: TeacherMaker) -> None:
+    folder = make_teacher()
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "RePaintScheduler"]}))
+    with pytest.raises(UserError) as caught:
+        teachers.load(str(folder))
+    assert "its RePaintScheduler fills in a given image" in caught.value.problem
+    assert "DDIMScheduler.from_config(pipe.scheduler.config)" in caught.value.fix

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import zoo
 from conftest import TeacherMaker
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scm_distill import inspect, plan_train, teachers
+from scm_distill import inspect, plan_train, teachers, train
 from scm_distill.errors import UserError
 from scm_distill.progress import Silent
-from scm_distill.teachers import weight_files, weights
+from scm_distill.sampling.open import open_teacher
+from scm_distill.teachers import single_file, weight_files, weights
 from scm_distill.teachers.zero_init import zero_at_first
 
 Edit = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -248,6 +250,34 @@ def test_an_attached_lora_says_what_to_do_and_that_helps(how: str, sd: Path, tmp
     assert changed == ({name for name in before if name.endswith("to_q.weight")} if how == "fused" else set())
 
 
+def test_an_adapter_in_place_of_an_encoder(sd: Path) -> None:
+    """What transformers writes for an encoder with an adapter."""
+    rename(sd, "text_encoder", "adapter_model.safetensors")
+    assert "text_encoder of NAME was saved with a LoRA" in refused(sd).problem
+
+
+def test_a_single_file_that_lacks_a_weight() -> None:
+    def load() -> None:
+        with torch.device("meta"):
+            net = torch.nn.Linear(2, 3)
+        net.to("cpu")
+
+    with pytest.raises(NotImplementedError) as caught:
+        load()
+    found = single_file.incomplete(caught.value, "NAME")
+    assert found is not None
+    assert found.problem == "NAME lacks weight of its Linear."
+    found = single_file.incomplete(KeyError("time_embed.0.weight"), "NAME")
+    assert found is not None
+    assert "NAME lacks time_embed.0.weight" in found.problem
+    assert single_file.incomplete(ValueError("else"), "NAME") is None
+
+
+def test_a_damaged_configuration_of_a_part(sd: Path) -> None:
+    (sd / "unet" / "config.json").write_text("{")
+    assert "is no JSON" in refused(sd).problem
+
+
 def test_a_single_file_that_is_an_adapter(tmp_path: Path) -> None:
     path = tmp_path / "style.safetensors"
     save_file({"unet.mid.to_q.lora_A.weight": torch.ones(2, 4), "unet.mid.to_q.lora_B.weight": torch.ones(4, 2)}, path)
@@ -271,24 +301,62 @@ def test_infinity(sd: Path) -> None:
         teachers.load_pipeline(str(sd))
 
 
-COMMANDS: dict[str, Callable[[Path], object]] = {
-    "inspect": lambda folder: inspect(folder),
-    "dry run": lambda folder: plan_train(recipe(folder)),
-    "sample": lambda folder: teachers.load_pipeline(str(folder), dtype=torch.bfloat16),
-}
-
-
 def recipe(folder: Path) -> dict[str, object]:
     teacher = {"repo": str(folder), "call": {"height": 16, "width": 16}}
     return {"teacher": teacher, "data": {"source": "teacher"}, "train": {"steps": 1, "batch_size": 1}}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("part", FILES)
+COMMANDS: dict[str, Callable[[Path], object]] = {
+    "inspect": lambda folder: inspect(folder),
+    "dry run": lambda folder: plan_train(recipe(folder)),
+    "train": lambda folder: train(recipe(folder), out=folder.parent / "run"),
+    "sample": lambda folder: open_teacher(str(folder), {}, dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        *(("inspect", part) for part in FILES),
+        ("dry run", "vae"),
+        ("train", "text_encoder"),
+        ("sample", "unet"),
+    ],
+)
 def test_every_command_refuses_a_planted_nan(part: str, command: str, sd: Path) -> None:
     edit(sd, part, planted(float("nan")))
-    with pytest.raises(UserError, match=f"The {part} of .* holds NaN in"):
+    with pytest.raises(UserError, match=rf"The {part} of .* holds NaN in [\w.]+\.weight\."):
         COMMANDS[command](sd)
+    assert not (sd.parent / "run").exists()
+
+
+@pytest.mark.wide
+def test_a_variant_through_inspect(sd: Path) -> None:
+    """Its recipe has the setting; the export, which stock diffusers reads in the check, is written without one."""
+    to_variant(sd, "fp16", "unet", "vae")
+    found = inspect(sd, overrides={"teacher.variant": "fp16", "teacher.call.height": 16, "teacher.call.width": 16})
+    assert found.verdict == "can be distilled"
+    assert found.recipe["teacher"]["variant"] == "fp16"
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("family", sorted(zoo.load_all()))
+def test_every_part_of_every_family(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder_of(family), tmp_path / family))
+    assert check(folder) == []
+    index, names = json.loads((folder / "model_index.json").read_text()), weight_files.names_below(folder)
+    parts = weight_files.parts_of(index, names)
+    assert parts
+    for part in parts:
+        path = folder / str(part.file(names, None, pickle=False))
+        whole, held = path.read_bytes(), load_file(path)
+        name = next(name for name, x in sorted(held.items(), reverse=True) if x.ndim > 1)
+        save_file({key: x for key, x in held.items() if key != name}, path, {"format": "pt"})
+        assert refused(folder).problem.startswith(f"The {part.name} of NAME lacks ")
+        save_file({f"module.{key}": x for key, x in held.items()}, path, {"format": "pt"})
+        error = refused(folder).problem
+        assert f"of the {part.name} of NAME are named after a wrapper" in error
+        path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("fault", ["missing", "nan"])

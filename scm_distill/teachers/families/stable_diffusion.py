@@ -33,7 +33,7 @@ class StableDiffusion(Family):
     def guidance_input(self, net: nn.Module, convention: Convention) -> tuple[nn.Module, Convention]:
         """The UNet with its input for the scale, in which the pipeline embeds the scale."""
         wider = with_input(net)
-        embed = told_scale.embedding(wider.config.time_cond_proj_dim)
+        embed = told_scale.Embedding(wider.config.time_cond_proj_dim)
         return wider, replace(copy.copy(convention), scale_of=(told_scale.EMBEDDED, embed))
 
     def exported(self, net: nn.Module) -> nn.Module:
