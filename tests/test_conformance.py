@@ -5,15 +5,20 @@ tables of exceptions, each with its reason.
 """
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import numpy as np
 import pytest
 import zoo
+from PIL import Image
 from typer.testing import CliRunner
 from whole_way import another_interpreter, goes_the_whole_way
 
 from scm_distill.cli.app import app
+from scm_distill.teachers.pipeline_class import LOADS_EXPORTS
 
 FAMILIES = zoo.load_all()
 REFUSED = {name: FAMILIES.pop(name) for name in ("longcat_audio",)}  # see the last test
@@ -42,6 +47,29 @@ def test_family(name: str, tmp_path: Path, stock: Any, monkeypatch: pytest.Monke
         sigma_d=SIGMA_D.get(name, 1.0),
         tangent=TANGENT.get(name, (1e-6, ""))[0],
     )
+    from_an_image(tmp_path / "run" / "export", family.call)
+
+
+def from_an_image(export: Path, call: dict[str, Any]) -> None:
+    """Run the export in the image-to-image and inpainting classes that refusals send it to, where there are some."""
+    text = json.loads((export / "model_index.json").read_text())["_class_name"].removesuffix("Pipeline")
+    for name in LOADS_EXPORTS:
+        if name not in (f"{text}Img2ImgPipeline", f"{text}InpaintPipeline"):
+            continue
+        pipeline = getattr(diffusers, name).from_pretrained(export)
+        width, height = call.get("width", 16), call.get("height", 16)
+        mask = {"mask_image": Image.new("L", (width, height), 255)} if "Inpaint" in name else {}
+        picture = pipeline(
+            **{key: value for key, value in call.items() if key in signature(pipeline.__call__).parameters},
+            **mask,
+            prompt="a cat",
+            image=Image.new("RGB", (width, height), (200, 30, 30)),
+            num_inference_steps=2,
+            strength=0.6,
+            output_type="np",
+        )[0]
+        assert picture.shape == (1, height, width, 3)
+        assert np.isfinite(picture).all()
 
 
 @pytest.mark.parametrize(

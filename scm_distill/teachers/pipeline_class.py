@@ -38,7 +38,9 @@ TOKENS = {"mask_token_id", "num_vec_classes", "block_size"}  # settings of sched
 # Image-to-image and inpainting classes of the same networks as a text-to-image class: an export of that one loads.
 FROM_TEXT = re.compile(r"(?:Img2Img|Inpaint)(?=Pipeline$)")
 LOADS_EXPORTS = (
-    "FluxImg2ImgPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+    "ChromaImg2ImgPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline", "QwenImageImg2ImgPipeline",
+    "QwenImageInpaintPipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline",
 )  # fmt: skip
 
 

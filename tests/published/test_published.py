@@ -29,10 +29,9 @@ GUIDANCE = {"DDPMPipeline": "{}"}
 SIGMA_D = {"playground-2.5": 0.5}
 CONDITIONS = {"DDPMPipeline": "none", "DiTPipeline": "labels"}
 # Networks that sample in few steps already: taken, with a warning.
-FEW_STEPS = (
-    "flux.1-schnell", "flux.2-klein-4b", "flux.2-klein-9b", "sdxl-turbo-resaved",
-    "z-image-turbo",
-)  # fmt: skip
+FEW_STEPS = ("flux.1-schnell", "sdxl-turbo-resaved", "z-image-turbo")
+# Entered, not built: their pipelines read layers 9, 18 and 27 of a text encoder, which has two here.
+DEEP = ("flux.2-klein-4b", "flux.2-klein-9b")
 IMAGE, MASK, OWN = "needs an input image", "needs an image and a mask", "its class is not diffusers' own"
 PARTS = "which model_index.json names, are missing"
 REFUSED = {  # most of them before anything is loaded, by what the index and the denoiser's file say
@@ -83,12 +82,12 @@ REFUSED = {  # most of them before anything is loaded, by what the index and the
     "own-ti-index": PARTS,
     "sd3-medium-cn-index": PARTS,
     "sd3.5-large-flat": PARTS,
-    "flux.1-schnell-resaved": "its text_encoder_2: ImportError: Using `bitsandbytes` 4-bit quantization",
+    "flux.1-schnell-resaved": "bitsandbytes",
     "own-no1": 'has ["StableDiffusionSafetyChecker"] as feature_extractor, where [library, class] belongs',
     "own-ddpm-cotraining": "needs an input image: its unet takes 3 channels and gives 1",
     "own-textovideo": "its denoiser takes a sample of (4, 2, 8, 8) where the scheduler has (4, 8, 8)",
 }
-OTHERS = [name for name in ALL if name not in {*WHOLE_WAY, *FEW_STEPS, *REFUSED}]
+OTHERS = [name for name in ALL if name not in {*WHOLE_WAY, *FEW_STEPS, *DEEP, *REFUSED}]
 
 started = pytest.fixture(scope="module", name="stock")(another_interpreter)
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
@@ -108,7 +107,7 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
 
 
 def is_read_and_exported(name: str, folder: Path, out: Path) -> None:
-    """Read a teacher, write its untrained student, and take a step of the stock call with that folder."""
+    """Read a teacher, write its untrained student, and take two steps of the stock call with that folder."""
     teacher = teachers.load(str(folder), call=ALL[name].call)
     family, reading = teacher.family, teacher.reading
     if reading is None:  # of pixels
@@ -122,7 +121,7 @@ def is_read_and_exported(name: str, folder: Path, out: Path) -> None:
         lambda _, args, kwargs: batches.append(len(next(iter([*args, *kwargs.values()])))), with_kwargs=True
     )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline(**{**reading.stock.arguments(["a cat"], 1), **{"output_type": "latent"}})
+    pipeline(**{**reading.stock.arguments(["a cat"], 2), **{"output_type": "latent"}})
     assert batches
     assert not family.carries_no_guidance or batches == [1] * len(batches)
 
