@@ -227,7 +227,7 @@ def original(net: nn.Module) -> Iterator[None]:
 
 def fold(net: nn.Module) -> nn.Module:
     """A stock network: a prepared `net` with the low-pass multiplied into its weights; it shares all others with it."""
-    copied = shared_copy(net, but=[module.weight for module in filters(net)])
+    copied = shared_copy(net, but=[p for module in filters(net) for p in module.parameters()])
     for module in filters(copied):
         module.fold()
     return unprepared(copied)

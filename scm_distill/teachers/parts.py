@@ -54,7 +54,7 @@ def check(index: Mapping[str, Any], kind: type[DiffusionPipeline], folder: str, 
     missing = [name for name, value in usual.items() if value is empty and name not in (*index, *optional)]
     if missing:
         raise UserError(f"{repo}: its {INDEX} names no {' and no '.join(missing)}, which {kind.__name__} needs.", WHOLE)
-    settings = {name for name, value in usual.items() if value not in (None, empty)} - set(optional)
+    settings = {name for name, value in usual.items() if value is not empty} - set(optional)  # never loaded as parts
     found = {n: v for n, v in index.items() if _is_part(v) and v[0] is not None and n[0] != "_" and n not in settings}
     if place.is_dir():
         _check_folders(found, place, repo)

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from scm_distill.artifacts.export_record import Driver, Modality
@@ -150,7 +152,9 @@ class StockCall:
         """
         fill = torch.randn if fake == "noise" else torch.zeros
         instead = partial(self._fake, fill) if fake else None
-        with trace.patched(self.pipeline, "scheduler", self.scheduler):
+        with ExitStack() as stack:
+            for pipeline in self._sharing():
+                stack.enter_context(trace.patched(pipeline, "scheduler", self.scheduler))
             recorded = trace.watch(self.pipeline, self.denoisers, arguments, fake=instead, **options)
         calls = [*(c for s in recorded.steps for c in s.calls), *recorded.calls]
         if self.template is None and calls:
@@ -159,6 +163,12 @@ class StockCall:
         if self.both is not None and arguments.get(self.guided_by or "") == halves.SCALE:
             return self.both.conditional(recorded)
         return recorded
+
+    def _sharing(self) -> list[Any]:
+        """The pipeline, and those that it is made of and that run with its scheduler, as Kandinsky's combined ones."""
+        inner = [part for part in vars(self.pipeline).values() if isinstance(part, DiffusionPipeline)]
+        own = self.pipeline.scheduler
+        return [self.pipeline, *(part for part in inner if getattr(part, "scheduler", None) is own)]
 
     def _fake(self, fill: Fill, arguments: Mapping[str, Any]) -> Any:
         batch, output = self.template

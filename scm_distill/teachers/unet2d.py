@@ -63,9 +63,10 @@ def read(pipeline: Any, source: Source) -> Teacher:
         raise refuse("its config has no sample_size")
     height, width = (size, size) if isinstance(size, int) else size
     net.eval().requires_grad_(False)
-    labels = None if net.config.get("num_class_embeds") is None else torch.zeros(1, dtype=torch.long)
+    zeros = functools.partial(torch.zeros, 1, device=next(net.parameters()).device)
+    labels = None if net.config.get("num_class_embeds") is None else zeros(dtype=torch.long)
     with torch.no_grad():  # what does not fit in its configuration fails now
-        net(torch.zeros(1, net.config["in_channels"], height, width), torch.zeros(1), labels)
+        net(zeros(net.config["in_channels"], height, width), zeros(), labels)
     return Teacher(
         source=source,
         family=Family(),

@@ -5,9 +5,12 @@ from typing import Any
 import accelerate
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-aten: Any = torch.ops.aten
+from scm_distill.autodiff.torch_private import TorchDispatchMode, storage_id
+
+ZEROS = ("zero_", "zeros", "zeros_like", "new_zeros")  # operators, by the names that they have below autograd
+FILLS = ("fill_", "full", "full_like", "new_full")
+KEEPS = ("copy_", "_to_copy", "detach", "clone", "view", "alias", "empty_like")
 
 
 class _Zeros(TorchDispatchMode):
@@ -21,23 +24,18 @@ class _Zeros(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self.kept[_storage(result)] = result
-            (self.zero.add if self._is_zero(func.overloadpacket, args) else self.zero.discard)(_storage(result))
+            self.kept[storage_id(result)] = result
+            zero = self._is_zero(func.overloadpacket.__name__, args)
+            (self.zero.add if zero else self.zero.discard)(storage_id(result))
         return result
 
-    def _is_zero(self, operator: Any, args: Any) -> bool:
-        if operator in (aten.zero_, aten.zeros, aten.zeros_like, aten.new_zeros):
+    def _is_zero(self, operator: str, args: Any) -> bool:
+        if operator in ZEROS:
             return True
-        if operator in (aten.fill_, aten.full, aten.full_like, aten.new_full):
+        if operator in FILLS:
             return bool(args[1:2] and args[1] == 0)
-        copied = operator in (aten.copy_,)
-        source = args[1] if copied else args[0] if args else None
-        keeps = copied or operator in (aten._to_copy, aten.detach, aten.clone, aten.view, aten.alias, aten.empty_like)
-        return keeps and isinstance(source, Tensor) and _storage(source) in self.zero
-
-
-def _storage(x: Tensor) -> int:
-    return x.untyped_storage()._cdata  # type: ignore[no-any-return]
+        source = args[1] if operator == "copy_" else args[0] if args else None
+        return operator in KEEPS and isinstance(source, Tensor) and storage_id(source) in self.zero
 
 
 def zero_at_first(net: nn.Module) -> set[str]:
@@ -45,4 +43,4 @@ def zero_at_first(net: nn.Module) -> set[str]:
     kind, config = type(net), getattr(net, "config", None)
     with torch.random.fork_rng(devices=[]), accelerate.init_empty_weights(), _Zeros() as seen:
         new = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    return {name for name, p in new.named_parameters(remove_duplicate=False) if _storage(p) in seen.zero}
+    return {name for name, p in new.named_parameters(remove_duplicate=False) if storage_id(p) in seen.zero}

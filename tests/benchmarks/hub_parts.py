@@ -138,7 +138,10 @@ def _model(kind: Any, name: str, options: dict[str, Any]) -> Any:
             num_attention_heads=2, seq_length=256, multi_query_attention=True, multi_query_group_num=1,
             original_rope=True, rmsnorm=True, add_qkv_bias=True, bias_dropout_fusion=True,
         )  # fmt: skip
-        return ChatGLMModel(config).eval()
+        network = ChatGLMModel(config).eval()
+        for parameter in network.parameters():  # its class leaves them as they lie in memory
+            torch.nn.init.normal_(parameter, std=0.02)
+        return network
     config_class = kind.config_class
     settings: dict[str, Any] = dict(LANGUAGE)
     if "T5" in kind.__name__:

@@ -151,7 +151,7 @@ def test_a_corrupt_teacher_leaves_nothing_and_json_errors_are_json(cli: Cli, rec
     done = cli("train", recipe, "--json")
     assert done.returncode == 2
     error = json.loads(done.stderr.splitlines()[-1])["error"]
-    assert "could not be loaded" in error["message"]
+    assert "where its header promises" in error["message"]
     assert error["hint"]
     assert names(tmp_path) == {"mine.yaml"}
 

@@ -44,7 +44,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], list[str]]:
     def make(error: Exception) -> list[str]:
         devices: list[str] = []
 
-        def load(_: Any, device: torch.device, __: int) -> str:
+        def load(_: Any, device: torch.device, __: int, **___: Any) -> str:
             devices.append(device.type)
             if device.type == "cuda":
                 raise error
