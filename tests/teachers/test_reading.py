@@ -21,6 +21,7 @@ from diffusers import (
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FluxTransformer2DModel,
+    StableDiffusionPipeline,
     StableVideoDiffusionPipeline,
     UNet2DConditionModel,
     UVit2DModel,
@@ -341,3 +342,22 @@ def test_an_argument_that_comes_and_goes_with_the_prompt_is_refused() -> None:
     convention = convention_of({"a": torch.zeros(3)}, {"a": torch.zeros(3)})
     with pytest.raises(Unclear, match="its argument a comes and goes with the prompt"):
         learn_shared(convention, {"a": torch.zeros(3)}, {"a": None})
+
+
+def test_a_pipeline_inside_of_another_runs_under_the_same_scheduler() -> None:
+    """As Kandinsky's combined pipelines, whose call is that of a pipeline which they hold."""
+    outer = zoo.load_all()["sd15"].pipeline()
+    outer.inner = StableDiffusionPipeline(**outer.components, requires_safety_checker=False)
+
+    @functools.wraps(StableDiffusionPipeline.__call__)
+    def call(self: Any, *positional: Any, **named: Any) -> Any:
+        return self.inner(*positional, **named)
+
+    outer.__class__ = type("Combined", (StableDiffusionPipeline,), {"__call__": call})
+    outer.scheduler.register_to_config(clip_sample=True)  # so that another stands in for it
+    before = outer.scheduler
+    reading = traced_reading.read(stock_call.drive(outer, {}))
+    assert reading.schedule.kind == "vp"
+    assert reading.rule is not None
+    assert reading.reference_steps[0].next_x_nat is not None  # a DDIM step, without clipping
+    assert outer.scheduler is outer.inner.scheduler is before
