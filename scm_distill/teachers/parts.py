@@ -143,12 +143,17 @@ def check_sizes(folder: str, index: Mapping[str, Any], repo: str, revision: str 
         config = (_config_of(folder, name, revision) if _is_part(index.get(name)) else None) or {}
         size = config.get("sample_size")
         sizes = size if isinstance(size, list | tuple) and len(size) > 1 else [size]
-        if size is not None and not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes):
+        if size is not None and not all(_is_size(s) for s in sizes):
             raise UserError(
                 f"{repo}: its {name}/config.json has {size!r} as sample_size, where a number above zero belongs, "
                 "or a pair of them.",
                 "Write the size that it was trained at, or download that file again.",
             )
+
+
+def _is_size(value: Any) -> bool:
+    """Whether a value is a number of pixels, or of samples of a sound; published files have 1024.0 too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and float(value).is_integer()
 
 
 def given_beside(folder: str, index: Mapping[str, Any], revision: str | None = None) -> tuple[str, str] | None:

@@ -130,7 +130,7 @@ def _check_names(
             compared = _of_diffusers(net, dict(held), sharded=sharded)
         else:
             compared = _of_transformers(part.kind, folder, dict(held))
-    refuse_names(part.name, compared, repo)
+    refuse_names(part.name, compared, repo, _shared_prefix(held, net))
     if compared.unexpected:
         n, first = len(compared.unexpected), compared.unexpected[0]
         report.say(f"{part.name}: {n} weight{'s' * (n > 1)} of its file {'are' if n > 1 else 'is'} not read: {first}")
@@ -180,18 +180,20 @@ def _learnt(net: nn.Module, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in parameters or name.endswith(STATISTICS)]
 
 
-def refuse_names(part: str, compared: Compared, repo: str) -> None:
-    """Raises UserError where the names or shapes in the files of the `part` are not those of its class."""
+def refuse_names(part: str, compared: Compared, repo: str, shared: str = "") -> None:
+    """Raises UserError where the names or shapes in the files of the `part` are not those of its class.
+
+    `shared` is what all names of the files have in front, and none of the class's.
+    """
     adapter = next((name for name in compared.unexpected if any(mark in f".{name}" for mark in ADAPTER)), None)
     if adapter is not None:
         raise weight_files.lora_attached(part, repo, adapter)
     missing = compared.missing
     if missing and (prefix := _prefix(missing, compared.unexpected)):
-        example = f"{prefix}{next(name for name in missing if prefix + name in compared.unexpected)}"
-        raise UserError(
-            f"The weights of the {part} of {repo} are named after a wrapper: {example} begins with {prefix!r}.",
-            f"Save it unwrapped, or its state dict with name.removeprefix({prefix!r}) for every name.",
-        )
+        raise _wrapped(part, repo, prefix, prefix + next(n for n in missing if prefix + n in compared.unexpected))
+    strange = compared.unexpected
+    if len(missing) > 1 and shared and strange and all(name.startswith(shared) for name in strange):
+        raise _wrapped(part, repo, shared, strange[0])
     if missing:
         more = f" and {len(missing) - 1} other{'s' * (len(missing) > 2)}" if len(missing) > 1 else ""
         other = f", but {compared.unexpected[0]}" if compared.unexpected else ""
@@ -205,6 +207,20 @@ def refuse_names(part: str, compared: Compared, repo: str) -> None:
             f"{name} of the {part} of {repo} is {list(found)} in its file and {list(wanted)} by its config.json.",
             f"Take {part}/config.json and the weights from the same place.",
         )
+
+
+def _wrapped(part: str, repo: str, prefix: str, example: str) -> UserError:
+    return UserError(
+        f"The weights of the {part} of {repo} are named after a wrapper: {example} begins with {prefix!r}.",
+        f"Save it unwrapped, or its state dict with name.removeprefix({prefix!r}) for every name.",
+    )
+
+
+def _shared_prefix(held: Mapping[str, Tensor], net: nn.Module) -> str:
+    """What all names of a file have in front and none of the network's has; empty where there is no such thing."""
+    first = {name.partition(".")[0] for name in held}
+    mine = {name.partition(".")[0] for name in net.state_dict()}
+    return f"{first.pop()}." if len(first) == 1 and not first & mine and len(held) > 1 else ""
 
 
 def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:

@@ -112,14 +112,18 @@ def plain(pipeline: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in inputs.items()
-        if name in known and name not in ours and _writable(value) and "prompt" not in name
+        if name in known
+        and name not in ours
+        and _writable(value)
+        and "prompt" not in name
+        and value != known[name].default
     }
 
 
 def _writable(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_writable(v) for v in value)
-    return isinstance(value, bool | int | float | str)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def build(checkout: Path, name: str, folder: Path) -> tuple[dict[str, Any], str]:

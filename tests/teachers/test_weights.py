@@ -340,6 +340,7 @@ def test_a_variant_through_inspect(sd: Path) -> None:
 
 
 @pytest.mark.wide
+@pytest.mark.filterwarnings("ignore")  # of the libraries, while they build a family
 @pytest.mark.parametrize("family", sorted(zoo.load_all()))
 def test_every_part_of_every_family(family: str, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folder_of(family), tmp_path / family))
@@ -350,7 +351,9 @@ def test_every_part_of_every_family(family: str, folder_of: Callable[[str], Path
     for part in parts:
         path = folder / str(part.file(names, None, pickle=False))
         whole, held = path.read_bytes(), load_file(path)
-        name = next(name for name, x in sorted(held.items(), reverse=True) if x.ndim > 1)
+        name = next(
+            name for name, x in sorted(held.items(), reverse=True) if x.ndim > 1 and not name.endswith(".pe")
+        )  # computed
         save_file({key: x for key, x in held.items() if key != name}, path, {"format": "pt"})
         assert refused(folder).problem.startswith(f"The {part.name} of NAME lacks ")
         save_file({f"module.{key}": x for key, x in held.items()}, path, {"format": "pt"})

@@ -65,6 +65,8 @@ def test_what_was_read_is_what_the_pipeline_does(name: str, teacher_of: TeacherO
     teacher = teacher_of(name)
     found = verify(network(teacher), teacher)
     assert found.keys() == RIGHT[name]
+    if teacher.prediction == "edm":  # a step from 80 to a sample of size one, in float32
+        assert found.pop("first stock step", 0.0) < 1e-4
     assert max(found.values()) < 1e-5, found
 
 
