@@ -96,6 +96,7 @@ def _read(stock: StockCall) -> Reading:
     kind = schedules.kind_of(scheduler)
     discrete = schedules.discrete(scheduler) if kind == "vp" else None
     off, plain = _first_calls(stock, witness.stand_in(scheduler, kind, discrete))
+    _check_finite(plain)
     first = plain.steps[0].calls[0]
     x, time = _names(stock)
     two = stock.watch(stock.arguments(ids_of(stock, 2), 2, scale=off), fake=True, steps=1)
@@ -176,6 +177,12 @@ def _first_calls(stock: StockCall, stand_in: Any) -> tuple[float | None, Trace]:
             raise
     stock.stand_in = None
     return unguided(stock)
+
+
+def _check_finite(trace: Trace) -> None:
+    """Raises Unclear where a call gives its scheduler NaN or infinity."""
+    if not all(step.model_output.isfinite().all() for step in trace.steps):
+        raise Unclear("its denoiser gives NaN or infinity in the stock call itself")
 
 
 def _names(stock: StockCall) -> tuple[str, str]:

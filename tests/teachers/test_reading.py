@@ -361,3 +361,10 @@ def test_a_pipeline_inside_of_another_runs_under_the_same_scheduler() -> None:
     assert reading.rule is not None
     assert reading.reference_steps[0].next_x_nat is not None  # a DDIM step, without clipping
     assert outer.scheduler is outer.inner.scheduler is before
+
+
+def test_a_call_that_gives_nan_is_named() -> None:
+    pipeline = zoo.load_all()["sd15"].pipeline()
+    torch.nn.init.constant_(pipeline.unet.conv_out.bias, torch.nan)
+    with pytest.raises(UserError, match="its denoiser gives NaN or infinity in the stock call itself"):
+        traced_reading.read(stock_call.drive(pipeline, {}))
