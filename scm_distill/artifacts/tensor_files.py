@@ -50,13 +50,17 @@ def header(path: Path) -> dict[str, Held]:
     return held
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file is the text that Git LFS leaves in the place of one that was not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
 def check_whole(path: Path) -> None:
     """Raises Damaged where a file of any kind is empty, or a pointer of Git LFS."""
-    with path.open("rb") as file:
-        start = file.read(len(POINTER))
-    if not start:
+    if not path.stat().st_size:
         raise Damaged(path, "is empty", AGAIN)
-    if start == POINTER:
+    if is_pointer(path):
         raise Damaged(path, IS_POINTER, PULL)
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
-from scm_distill.artifacts import files
+from scm_distill.artifacts import files, tensor_files
 from scm_distill.artifacts.files import Damaged
 from scm_distill.artifacts.layout import INDEX
 from scm_distill.errors import UserError, one_line
@@ -25,7 +25,6 @@ from scm_distill.teachers.stock_call import DENOISERS
 
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 WHOLE = "Download the pipeline again, with all its folders, or save it again with save_pretrained."
-POINTER = b"version https://git-lfs.github.com/spec/"
 POINTED = ("a pointer of Git LFS, not the weights", "Run `git lfs pull` there, or download it with `hf download`.")
 
 
@@ -132,9 +131,8 @@ def _check_files(name: str, kind: Any, folder: Path, repo: str) -> None:
     if own and not (folder / own).is_file():
         raise UserError(f"{repo}: its {name} has no {own}.", WHOLE)
     for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            if file.read(len(POINTER)) == POINTER:
-                raise UserError(f"{repo}: {path.name} of its {name} is {POINTED[0]}.", POINTED[1])
+        if tensor_files.is_pointer(path):
+            raise UserError(f"{repo}: {path.name} of its {name} is {POINTED[0]}.", POINTED[1])
 
 
 def check_sizes(folder: str, index: Mapping[str, Any], repo: str, revision: str | None) -> None:
@@ -204,9 +202,8 @@ def not_whole(path: Path) -> tuple[str, str] | None:
     above = next((parent for parent in path.absolute().parents[:2] if (parent / INDEX).is_file()), None)
     if above is not None and (path.parent / "config.json").is_file():
         return "a file of one part", f"Give the pipeline folder {above}."
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            return POINTED
+    if tensor_files.is_pointer(path):
+        return POINTED
     try:
         with safe_open(path, "pt") as weights:
             keys = list(weights.keys())

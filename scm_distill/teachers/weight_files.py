@@ -178,7 +178,6 @@ def check_pointers(folder: Path, parts: Collection[str]) -> None:
     """Raises UserError where a file of the `parts` that holds no weights is a pointer of Git LFS."""
     for part in parts:
         for path in (folder / part).iterdir() if (folder / part).is_dir() else ():
-            if path.is_file() and path.stat().st_size < SMALL and not path.name.endswith(WEIGHTS):
-                with path.open("rb") as file:
-                    if file.read(len(tensor_files.POINTER)) == tensor_files.POINTER:
-                        raise Damaged(path, tensor_files.IS_POINTER, tensor_files.PULL)
+            small = path.is_file() and path.stat().st_size < SMALL and not path.name.endswith(WEIGHTS)
+            if small and tensor_files.is_pointer(path):
+                raise Damaged(path, tensor_files.IS_POINTER, tensor_files.PULL)
